@@ -9,4 +9,5 @@
 
 pub mod diagnostic;
 pub mod event;
+pub mod fetch;
 pub mod units;
