@@ -10,4 +10,5 @@
 pub mod diagnostic;
 pub mod event;
 pub mod fetch;
+pub mod system;
 pub mod units;

@@ -1,0 +1,3 @@
+//! The door to the operating system: the only place that changes disks and trees.
+
+pub mod chroot;
