@@ -11,4 +11,5 @@ pub mod diagnostic;
 pub mod event;
 pub mod fetch;
 pub mod system;
+pub mod trust;
 pub mod units;
