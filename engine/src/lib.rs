@@ -7,9 +7,11 @@
 //! The engine does not know whether it is PID 1, whether its target is a file, or who is watching;
 //! it prints nothing, and only [`system`] changes disks and trees.
 
+pub mod block;
 pub mod diagnostic;
 pub mod event;
 pub mod fetch;
+pub mod spec;
 pub mod system;
 pub mod trust;
 pub mod units;
