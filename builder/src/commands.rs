@@ -6,12 +6,21 @@ use std::process::ExitCode;
 
 use castiron_engine::diagnostic::Diagnostics;
 
+mod keygen;
+mod sign;
+
 #[derive(clap::Subcommand)]
-pub enum Command {}
+pub enum Command {
+    Keygen(keygen::Args),
+    Sign(sign::Args),
+}
 
 impl Command {
     pub fn run(self) -> Result<(), Report> {
-        match self {}
+        match self {
+            Self::Keygen(args) => keygen::run(args),
+            Self::Sign(args) => sign::run(args),
+        }
     }
 }
 

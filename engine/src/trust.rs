@@ -135,8 +135,15 @@ impl Policy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Proof {
-    Signed { key: String, fingerprint: Digest, envelope: Envelope, clock: ClockVerdict },
-    Pinned { hash: Digest },
+    Signed {
+        key: String,
+        fingerprint: Digest,
+        envelope: Envelope,
+        clock: ClockVerdict,
+    },
+    Pinned {
+        hash: Digest,
+    },
     CommandLine,
     Initramfs,
     /// Nobody checked anything, because `castiron.trust=any` said so.
@@ -256,12 +263,7 @@ pub fn verify(
     Ok(Verified { value: document, proof })
 }
 
-fn prove(
-    document: &Document,
-    policy: &Policy,
-    machine: &Machine,
-    clocks: &ClockEvidence,
-) -> Result<Proof, TrustError> {
+fn prove(document: &Document, policy: &Policy, machine: &Machine, clocks: &ClockEvidence) -> Result<Proof, TrustError> {
     if let Some(wanted) = policy.pin {
         let found = Digest::of(&document.bytes);
         return match found == wanted {

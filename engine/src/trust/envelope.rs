@@ -242,7 +242,8 @@ mod tests {
 
     #[test]
     fn an_envelope_survives_its_text() {
-        let text = "castiron not-before=2026-09-01T00:00:00Z not-after=2026-10-01T00:00:00Z machine=mac:52:54:*,serial:X1";
+        let text =
+            "castiron not-before=2026-09-01T00:00:00Z not-after=2026-10-01T00:00:00Z machine=mac:52:54:*,serial:X1";
         let envelope: Envelope = text.parse().unwrap();
         assert_eq!(envelope.to_string(), text);
     }

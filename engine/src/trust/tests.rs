@@ -57,7 +57,11 @@ fn a_signature_of_the_minisign_tool_is_accepted() {
 #[test]
 fn any_flipped_bit_is_refused() {
     for bit in 0..DOCUMENT.len() * 8 {
-        assert_eq!(outcome(|document, _| document.bytes[bit / 8] ^= 1 << (bit % 8)), "trust.bad-signature", "bit {bit}");
+        assert_eq!(
+            outcome(|document, _| document.bytes[bit / 8] ^= 1 << (bit % 8)),
+            "trust.bad-signature",
+            "bit {bit}"
+        );
     }
 }
 
@@ -154,9 +158,8 @@ fn what_came_with_the_appliance_needs_no_signature_and_any_must_be_said() {
 
 #[test]
 fn a_refusal_becomes_a_diagnostic_with_a_hint() {
-    let error =
-        verify(document(), &trusting(&[KEY_A]), &machine("02:00:00:00:00:07"), &clock("2026-09-15T00:00:00Z"))
-            .unwrap_err();
+    let error = verify(document(), &trusting(&[KEY_A]), &machine("02:00:00:00:00:07"), &clock("2026-09-15T00:00:00Z"))
+        .unwrap_err();
     assert_eq!(
         Diagnostic::from(error).to_string(),
         "error: node7.yaml is for another machine: for mac:52:54:*, this is mac:02:00:00:00:00:07 [trust.other-machine]\n  \
