@@ -315,9 +315,10 @@ impl<'u, 'a> Closure<'u, 'a> {
         }
         if let Some((other, relation)) = self.conflict_of(id) {
             let (left, right) = (self.shown(id), self.shown(other));
-            let mut chain: Vec<String> =
-                reason.iter().map(|(parent, group)| self.because(id, *parent, group)).collect();
-            chain.extend(reason.iter().flat_map(|(parent, _)| self.chain(*parent)));
+            let mut chain = match &reason {
+                Some((parent, group)) => [vec![self.because(id, *parent, group)], self.chain(*parent)].concat(),
+                None => self.chain(id),
+            };
             chain.extend(self.chain(other));
             return Err(ResolveError::Conflict { left, right, relation, chain });
         }

@@ -162,6 +162,7 @@ fn a_package_that_conflicts_with_what_it_provides_is_no_conflict() {
         &["mta", "other"],
         expect![[r#"
             packages.conflict: other 1 and mta 1 cannot be installed together: other 1 is excluded, as that one conflicts with mail
+              because other 1 was asked for
               because mta 1 was asked for"#]],
     );
 }
