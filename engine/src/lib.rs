@@ -8,7 +8,7 @@
 //! it prints nothing, and only [`system`] changes disks and trees.
 
 pub mod block;
-pub mod debian;
+pub mod config;
 pub mod diagnostic;
 pub mod event;
 pub mod fetch;
