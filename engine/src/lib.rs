@@ -8,7 +8,9 @@
 //! it prints nothing, and only [`system`] changes disks and trees.
 
 pub mod block;
-pub mod config;
+pub mod debian;
+pub mod appliance;
+pub mod catalogue;
 pub mod diagnostic;
 pub mod event;
 pub mod fetch;

@@ -1,12 +1,14 @@
 //! Why a fetch failed: the URL, the rule and what may help.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use thiserror::Error;
 
-use crate::units::{Bytes, Digest};
+use super::Expected;
+use crate::units::Bytes;
 
 #[derive(Debug, Error)]
 pub enum FetchError {
@@ -44,8 +46,8 @@ pub enum FetchError {
     Broken { url: String, received: Bytes, announced: Bytes },
     #[error("{url}: longer than the {} bytes allowed{}", max.0, found.map(|found| format!(" ({} bytes)", found.0)).unwrap_or_default())]
     TooLong { url: String, max: Bytes, found: Option<Bytes> },
-    #[error("{url}: wrong content: expected {} bytes with {expected}, got {} bytes with {found}", expected_size.0, found_size.0)]
-    Mismatch { url: String, expected: Digest, expected_size: Bytes, found: Digest, found_size: Bytes, html: bool },
+    #[error("{url}: {mismatch}")]
+    Mismatch { url: String, mismatch: Box<Mismatch> },
     #[error("cannot read {url}")]
     File {
         url: String,
@@ -60,6 +62,23 @@ pub enum FetchError {
         #[source]
         source: io::Error,
     },
+}
+
+/// What came instead of what was expected.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    pub expected: Expected,
+    pub found: Expected,
+    /// What came is a web page.
+    pub html: bool,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { expected, found, .. } = self;
+        let show = |content: &Expected| format!("{} bytes with {}", content.size.0, content.digest);
+        write!(out, "wrong content: expected {}, got {}", show(expected), show(found))
+    }
 }
 
 /// What to do after a failure.
@@ -101,7 +120,7 @@ impl FetchError {
             Self::Status { .. } => "the server has trouble; try later or another mirror",
             Self::Connect { .. } => "check the network, the name server and the proxy",
             Self::Downgrade { .. } => "use the http URL itself if plain text is what you want",
-            Self::Mismatch { html: true, .. } => {
+            Self::Mismatch { mismatch, .. } if mismatch.html => {
                 "this is a web page: a captive portal or a proxy answers instead of the server"
             }
             Self::Mismatch { .. } => "the mirror or a proxy is out of date or damaged; try another mirror",

@@ -14,7 +14,7 @@ mod error;
 
 pub use cache::Cache;
 pub use client::install_crypto_provider;
-pub use error::FetchError;
+pub use error::{FetchError, Mismatch};
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -308,18 +308,12 @@ impl Transfer {
     }
 
     fn verify(&self, url: &str, expected: Expected) -> Result<(), FetchError> {
-        let found = Digest(self.hasher.clone().finalize().into());
-        if self.received == expected.size.0 && found == expected.digest {
+        let found = Expected { size: Bytes(self.received), digest: Digest(self.hasher.clone().finalize().into()) };
+        if found == expected {
             return Ok(());
         }
-        Err(FetchError::Mismatch {
-            url: url.to_owned(),
-            expected: expected.digest,
-            expected_size: expected.size,
-            found,
-            found_size: Bytes(self.received),
-            html: looks_like_html(&self.head),
-        })
+        let mismatch = Box::new(Mismatch { expected, found, html: looks_like_html(&self.head) });
+        Err(FetchError::Mismatch { url: url.to_owned(), mismatch })
     }
 }
 

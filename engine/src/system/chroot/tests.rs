@@ -81,7 +81,7 @@ fn name_servers_are_shown_and_taken_away() {
     let host = fs::read_to_string("/etc/resolv.conf").unwrap();
     let dir = target();
     let chroot = InTarget { resolv_conf: true, ..in_target(dir.path()) };
-    assert_eq!(output(&chroot, "cat /etc/resolv.conf").unwrap().join("\n").trim(), host.trim().replace('\t', "\t"));
+    assert_eq!(output(&chroot, "cat /etc/resolv.conf").unwrap().join("\n").trim(), host.trim());
     assert!(!dir.path().join("etc/resolv.conf").exists());
     std::os::unix::fs::symlink("../run/resolve/stub.conf", dir.path().join("etc/resolv.conf")).unwrap();
     assert_eq!(output(&chroot, "cat /etc/resolv.conf").unwrap().join("\n").trim(), host.trim());
