@@ -1,26 +1,47 @@
 //! The commands: one file, one `Args`, one `run` each.
 
+mod keygen;
+mod schema;
+mod sign;
+mod validate;
+
 use std::error::Error;
 use std::fmt;
+use std::io::Read;
 use std::process::ExitCode;
 
+use camino::Utf8Path;
 use castiron_engine::diagnostic::Diagnostics;
-
-mod keygen;
-mod sign;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
     Keygen(keygen::Args),
+    Schema(schema::Args),
     Sign(sign::Args),
+    Validate(validate::Args),
 }
 
 impl Command {
     pub fn run(self) -> Result<(), Report> {
         match self {
             Self::Keygen(args) => keygen::run(args),
+            Self::Schema(args) => schema::run(args),
             Self::Sign(args) => sign::run(args),
+            Self::Validate(args) => validate::run(args),
         }
+    }
+}
+
+/// The bytes of a file, or of the standard input for `-`.
+fn read_input(path: &Utf8Path) -> Result<Vec<u8>, Report> {
+    let mut bytes = Vec::new();
+    let read = match path.as_str() {
+        "-" => std::io::stdin().read_to_end(&mut bytes),
+        _ => std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)),
+    };
+    match read {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(Report::usage(format!("error: cannot read {path}\n  cause: {error}"))),
     }
 }
 
@@ -42,12 +63,19 @@ impl Report {
         Self { text: text.into(), status: 2 }
     }
 
+    /// A status for programs that already have the answer on the standard output.
+    pub fn silent(status: u8) -> Self {
+        Self { text: String::new(), status }
+    }
+
     pub fn with_hint(self, hint: impl fmt::Display) -> Self {
         Self { text: format!("{}\n  hint: {hint}", self.text), ..self }
     }
 
     pub fn show(&self) -> ExitCode {
-        eprintln!("{}", self.text);
+        if !self.text.is_empty() {
+            eprintln!("{}", self.text);
+        }
         ExitCode::from(self.status)
     }
 }

@@ -8,6 +8,7 @@
 //! it prints nothing, and only [`system`] changes disks and trees.
 
 pub mod block;
+pub mod config;
 pub mod debian;
 pub mod appliance;
 pub mod catalogue;

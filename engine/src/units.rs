@@ -62,8 +62,8 @@ impl std::iter::Sum for Bytes {
 const BINARY_UNITS: &[(&str, u64)] = &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 const DECIMAL_UNITS: &[(&str, u64)] =
     &[("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1_000), ("kB", 1_000), ("B", 1)];
-/// dib's single letters mean powers of 1024 (`block_device/utils.py` takes `k`, `M`, `G`, `T`).
-const LETTER_UNITS: &[(&str, u64)] = &[("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10), ("k", 1 << 10)];
+/// dib's single letters mean powers of 1000, as the units with a `B` do (`block_device/utils.py`).
+const LETTER_UNITS: &[(&str, u64)] = &[("T", 1_000_000_000_000), ("G", 1_000_000_000), ("M", 1_000_000), ("K", 1_000)];
 
 impl fmt::Display for Bytes {
     /// The largest binary unit that divides the number, else one decimal of the largest that fits.
@@ -89,7 +89,7 @@ pub struct SizeError {
 impl FromStr for Bytes {
     type Err = SizeError;
 
-    /// `20GiB` (1024), `20GB` (1000), `20G` (1024, as dib reads it) or plain bytes.
+    /// `20GiB` (1024), `20GB` (1000), `20G` (1000, as dib reads it) or plain bytes.
     fn from_str(text: &str) -> Result<Self, SizeError> {
         let error = || SizeError { text: text.to_owned(), hint: size_hint(text) };
         let trimmed = text.trim();
@@ -252,7 +252,7 @@ mod tests {
             ("20 GiB", 20 << 30),
             ("1.5MiB", 3 << 19),
             ("20GB", 20_000_000_000),
-            ("20G", 20 << 30),
+            ("20G", 20_000_000_000),
             ("0", 0),
         ] {
             assert_eq!(text.parse(), Ok(Bytes(bytes)), "{text}");
