@@ -13,3 +13,4 @@ pub mod http;
 pub mod leaks;
 pub mod proxy;
 pub mod qemu;
+pub mod toy;
