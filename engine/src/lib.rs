@@ -15,6 +15,7 @@ pub mod catalogue;
 pub mod diagnostic;
 pub mod event;
 pub mod fetch;
+pub mod inventory;
 pub mod spec;
 pub mod system;
 pub mod trust;
