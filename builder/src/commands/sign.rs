@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use camino::{Utf8Path, Utf8PathBuf};
 use castiron_engine::trust::{Envelope, Scope, Window};
 use jiff::{SignedDuration, Timestamp};
@@ -14,6 +16,7 @@ use super::Report;
 /// Writes FILE.minisig, to be served beside FILE. `minisign -V` can check it too.
 #[derive(clap::Args)]
 pub struct Args {
+    /// The config.
     file: Utf8PathBuf,
     /// The secret key, made by `castiron keygen` or minisign.
     #[arg(long)]
@@ -82,21 +85,27 @@ fn read(path: &Utf8Path) -> Result<Vec<u8>, Report> {
     fs::read(path).map_err(|error| Report::failure(format!("error: cannot read {path}\n  cause: {error}")))
 }
 
-/// A key without password first; one that has a password gets it from the file, or asks for it.
+/// A key that has a password gets it from the file, or asks for it.
 fn secret_key(args: &Args) -> Result<SecretKey, Report> {
-    let text = String::from_utf8(read(&args.key)?)
-        .map_err(|_| Report::usage(format!("error: {} is not a minisign secret key", args.key)))?;
-    if let Ok(key) = SecretKeyBox::from_string(&text)?.into_unencrypted_secret_key() {
+    let unusable = |cause: &dyn std::fmt::Display| {
+        Report::usage(format!("error: cannot use the secret key {}\n  cause: {cause}", args.key))
+            .with_hint("make one with `castiron keygen`")
+    };
+    let text = String::from_utf8(read(&args.key)?).map_err(|error| unusable(&error))?;
+    // Read here and not by the crate, whose own reading of keys without password insists on a checksum
+    // that the minisign tool leaves zero. The signature is checked against the public half below.
+    let line = text.lines().nth(1).unwrap_or_default().trim();
+    let key = STANDARD.decode(line).map_err(|error| unusable(&error))?;
+    let key = SecretKey::from_bytes(&key).map_err(|error| unusable(&error))?;
+    if !key.is_encrypted() {
         return Ok(key);
     }
     let password = match &args.password_file {
         Some(path) => Some(String::from_utf8_lossy(&read(path)?).trim_end_matches(['\r', '\n']).to_owned()),
         None => None,
     };
-    SecretKeyBox::from_string(&text)?.into_secret_key(password).map_err(|error| {
-        Report::usage(format!("error: cannot use the secret key {}\n  cause: {error}", args.key))
-            .with_hint("make one with `castiron keygen`")
-    })
+    let boxed = SecretKeyBox::from_string(&text).map_err(|error| unusable(&error))?;
+    boxed.into_secret_key(password).map_err(|error| unusable(&error))
 }
 
 #[cfg(test)]
@@ -143,6 +152,30 @@ mod tests {
                      castiron not-before=2026-09-01T00:00:00Z not-after=2026-10-01T10:00:00Z machine=serial:X*";
         assert_eq!(signed("serial:X*"), Ok(proof.to_owned()));
         assert_eq!(signed("serial:Y*"), Err("trust.other-machine".into()));
+    }
+
+    /// Made by `minisign -G -W`: no password, and no checksum either.
+    const KEY_OF_THE_TOOL: &str = "untrusted comment: minisign encrypted secret key
+RWQAAEIyAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAkBZYWwzin7ieJIeYKOBZIXo8Dylk5mpten+0fi7iBEMKsbKVV7FC0nLISE1UGAOn7GEqHNiL5a5pyQF6StDtTo8kI/ifuhZ0AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=
+";
+
+    #[test]
+    fn a_key_of_the_minisign_tool_can_sign() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Utf8PathBuf::from_path_buf(folder.path().join("tool.key")).unwrap();
+        fs::write(&path, KEY_OF_THE_TOOL).unwrap();
+        let args = Args {
+            file: path.clone(),
+            key: path,
+            password_file: None,
+            not_before: None,
+            not_after: None,
+            machine: Scope::Any,
+            output: None,
+        };
+        let key = secret_key(&args).unwrap();
+        let public = PublicKey::from_secret_key(&key).unwrap();
+        assert!(minisign::sign(Some(&public), &key, &b"iron"[..], None, None).is_ok());
     }
 
     #[test]

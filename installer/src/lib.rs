@@ -1,0 +1,5 @@
+//! The parts of the appliance that need no PID 1: network, time, config sources, reporting.
+//!
+//! They are a library so that examples and tests can run them as ordinary programs.
+
+pub mod net;
