@@ -243,7 +243,7 @@ impl Worker {
             let step_ends = if rebinding { expires } else { at(lease.rebind_after) };
             let until = next_try(now, step_ends.unwrap_or(now));
             let server = (!rebinding).then_some(lease.server);
-            let renewal = BoundWire::open(&self.link.name, lease.address, server)
+            let renewal = BoundWire::open(&self.link.name, server)
                 .map_err(dhcp4::DhcpError::from)
                 .and_then(|mut wire| dhcp4::renew(client, &mut wire, lease, until));
             match renewal {

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
 
 use super::Wire;
 use crate::net::packet::{PacketSocket, parse_udp_packet, udp_packet};
@@ -47,10 +48,14 @@ pub struct BoundWire {
 }
 
 impl BoundWire {
-    /// `server`: renewing; `None`: rebinding, which asks whoever is there.
-    pub fn open(link: &str, address: Ipv4Addr, server: Option<Ipv4Addr>) -> io::Result<Self> {
-        let socket = UdpSocket::bind((address, CLIENT_PORT))?;
+    /// `server`: renewing; `None`: rebinding, which asks whoever is there. The socket hears broadcasts
+    /// too, because that is how a server refuses; only this link's, so that every link can have one.
+    pub fn open(link: &str, server: Option<Ipv4Addr>) -> io::Result<Self> {
+        let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
         setsockopt(&socket, sockopt::BindToDevice, &link.into())?;
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+        bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT_PORT)))?;
+        let socket = UdpSocket::from(socket);
         socket.set_broadcast(true)?;
         Ok(Self { socket, to: SocketAddrV4::new(server.unwrap_or(Ipv4Addr::BROADCAST), SERVER_PORT) })
     }
