@@ -217,3 +217,6 @@ fn answer<T: DeserializeOwned>(reader: OwnedFd, status: WaitStatus) -> Ended<T> 
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;
