@@ -61,6 +61,9 @@ pub struct InTarget<'a> {
     pub resolv_conf: bool,
     /// `start-stop-daemon` does nothing while the program runs.
     pub block_daemons: bool,
+    /// Calls that wait for disks (fsync, sync and their kin) do nothing in there: for work that is
+    /// done anew after a crash.
+    pub suppress_sync: bool,
     /// The directory the program starts in.
     pub cwd: Utf8PathBuf,
 }
@@ -75,6 +78,7 @@ impl<'a> InTarget<'a> {
             devices: Devices::default(),
             resolv_conf: false,
             block_daemons: false,
+            suppress_sync: false,
             cwd: Utf8PathBuf::from("/"),
         }
     }
@@ -147,6 +151,7 @@ impl<'a> InTarget<'a> {
             binds,
             minimal_devices: self.devices == Devices::Minimal,
             block_daemons: self.block_daemons,
+            suppress_sync: self.suppress_sync,
             stdin: stdin.into(),
         })
     }
