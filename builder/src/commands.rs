@@ -1,5 +1,7 @@
 //! The commands: one file, one `Args`, one `run` each.
 
+mod apt_sources;
+mod bootstrap;
 mod keygen;
 mod schema;
 mod sign;
@@ -15,6 +17,7 @@ use castiron_engine::diagnostic::Diagnostics;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
+    Bootstrap(bootstrap::Args),
     Keygen(keygen::Args),
     Schema(schema::Args),
     Sign(sign::Args),
@@ -24,6 +27,7 @@ pub enum Command {
 impl Command {
     pub fn run(self) -> Result<(), Report> {
         match self {
+            Self::Bootstrap(args) => bootstrap::run(args),
             Self::Keygen(args) => keygen::run(args),
             Self::Schema(args) => schema::run(args),
             Self::Sign(args) => sign::run(args),
@@ -66,6 +70,11 @@ impl Report {
     /// A status for programs that already have the answer on the standard output.
     pub fn silent(status: u8) -> Self {
         Self { text: String::new(), status }
+    }
+
+    /// One more line below the message, such as the rule that was broken.
+    pub fn with_line(self, line: impl fmt::Display) -> Self {
+        Self { text: format!("{}\n  {line}", self.text), ..self }
     }
 
     pub fn with_hint(self, hint: impl fmt::Display) -> Self {

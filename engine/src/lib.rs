@@ -7,11 +7,11 @@
 //! The engine does not know whether it is PID 1, whether its target is a file, or who is watching;
 //! it prints nothing, and only [`system`] changes disks and trees.
 
+pub mod appliance;
 pub mod block;
+pub mod catalogue;
 pub mod config;
 pub mod debian;
-pub mod appliance;
-pub mod catalogue;
 pub mod diagnostic;
 pub mod event;
 pub mod fetch;

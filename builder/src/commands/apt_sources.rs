@@ -17,7 +17,14 @@ pub struct AptSource {
 pub fn read(root: &Utf8Path) -> Vec<AptSource> {
     let apt = root.join("etc/apt");
     let mut sources = parse_list(&std::fs::read_to_string(apt.join("sources.list")).unwrap_or_default());
-    let mut files: Vec<_> = apt.join("sources.list.d").read_dir_utf8().into_iter().flatten().flatten().map(|entry| entry.into_path()).collect();
+    let mut files: Vec<_> = apt
+        .join("sources.list.d")
+        .read_dir_utf8()
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.into_path())
+        .collect();
     files.sort();
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
@@ -35,7 +42,11 @@ pub fn read(root: &Utf8Path) -> Vec<AptSource> {
 pub fn mirror_of(sources: &[AptSource], suite: &str) -> Option<String> {
     let has = |source: &&AptSource| source.suites.iter().any(|name| name == suite);
     let whole = |source: &&AptSource| source.suites.iter().any(|name| name.ends_with("-updates"));
-    sources.iter().find(has).or_else(|| sources.iter().find(whole)).map(|source| source.uri.trim_end_matches('/').to_owned())
+    sources
+        .iter()
+        .find(has)
+        .or_else(|| sources.iter().find(whole))
+        .map(|source| source.uri.trim_end_matches('/').to_owned())
 }
 
 fn parse_list(text: &str) -> Vec<AptSource> {
@@ -54,11 +65,19 @@ fn parse_deb822(text: &str) -> Vec<AptSource> {
     // Comment lines may stand between a field's lines.
     let text: String = text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
     deb822::stanzas(&text)
-        .filter(|stanza| stanza.get("Enabled") != Some("no") && stanza.get("Types").is_some_and(|types| types.split_whitespace().any(|word| word == "deb")))
+        .filter(|stanza| {
+            stanza.get("Enabled") != Some("no")
+                && stanza.get("Types").is_some_and(|types| types.split_whitespace().any(|word| word == "deb"))
+        })
         .flat_map(|stanza| {
-            let words = |name| stanza.get(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            let words =
+                |name| stanza.get(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
             let (suites, components) = (words("Suites"), words("Components"));
-            words("URIs").into_iter().map(move |uri| AptSource { uri, suites: suites.clone(), components: components.clone() })
+            words("URIs").into_iter().map(move |uri| AptSource {
+                uri,
+                suites: suites.clone(),
+                components: components.clone(),
+            })
         })
         .collect()
 }
@@ -85,7 +104,11 @@ mod tests {
         let sources = read(root);
         assert_eq!(sources.len(), 2);
         assert_eq!(sources[0].components, ["main", "contrib"]);
-        for (suite, mirror) in [("iron", "http://list.test/debian"), ("steel", "http://new.test/debian"), ("zinc", "http://new.test/debian")] {
+        for (suite, mirror) in [
+            ("iron", "http://list.test/debian"),
+            ("steel", "http://new.test/debian"),
+            ("zinc", "http://new.test/debian"),
+        ] {
             assert_eq!(mirror_of(&sources, suite).as_deref(), Some(mirror));
         }
         assert_eq!(mirror_of(&[], "iron"), None);

@@ -73,8 +73,12 @@ pub fn run(args: Args) -> Result<(), Report> {
     let set = gathered.map_err(archive_report)?;
     let index = started.elapsed();
 
-    std::fs::create_dir_all(&args.dir).map_err(|error| Report::failure(format!("error: cannot create {}\n  cause: {error}", args.dir)))?;
-    let root = args.dir.canonicalize_utf8().map_err(|error| Report::failure(format!("error: {}\n  cause: {error}", args.dir)))?;
+    std::fs::create_dir_all(&args.dir)
+        .map_err(|error| Report::failure(format!("error: cannot create {}\n  cause: {error}", args.dir)))?;
+    let root = args
+        .dir
+        .canonicalize_utf8()
+        .map_err(|error| Report::failure(format!("error: {}\n  cause: {error}", args.dir)))?;
     let stats = bootstrap(&set, &fetcher, &root, &BootstrapOptions::default(), &mut terminal).map_err(|error| {
         let (rule, hint) = (error.rule(), error.hint());
         with_rule(Report::from(error), rule, hint)
@@ -112,14 +116,17 @@ fn request(args: &Args) -> Result<ArchiveRequest, Report> {
     for text in &args.extra_source {
         let mut words = text.split_whitespace().filter(|word| *word != "deb").map(str::to_owned);
         let (Some(mirror), Some(suite)) = (words.next(), words.next()) else {
-            return Err(Report::usage(format!("error: `{text}` is no source")).with_hint("write `URI SUITE COMPONENT…`"));
+            return Err(
+                Report::usage(format!("error: `{text}` is no source")).with_hint("write `URI SUITE COMPONENT…`")
+            );
         };
         let components: Vec<String> = words.collect();
         let components = if components.is_empty() { args.components.clone() } else { components };
         sources.push(Source { mirrors: vec![mirror], suites: vec![suite], components });
     }
     let keyring = std::fs::read(&args.keyring).map_err(|error| {
-        Report::usage(format!("error: cannot read the keyring {}\n  cause: {error}", args.keyring)).with_hint("give --keyring with the archive's keys")
+        Report::usage(format!("error: cannot read the keyring {}\n  cause: {error}", args.keyring))
+            .with_hint("give --keyring with the archive's keys")
     })?;
     Ok(ArchiveRequest {
         sources,
@@ -150,7 +157,8 @@ fn check_target(dir: &Utf8Path) -> Result<(), Report> {
 
 /// Debian's name for the machine this was built for.
 fn native_architecture() -> &'static str {
-    const NAMES: &[(&str, &str)] = &[("x86_64", "amd64"), ("aarch64", "arm64"), ("x86", "i386"), ("arm", "armhf"), ("powerpc64", "ppc64el")];
+    const NAMES: &[(&str, &str)] =
+        &[("x86_64", "amd64"), ("aarch64", "arm64"), ("x86", "i386"), ("arm", "armhf"), ("powerpc64", "ppc64el")];
     let rust = std::env::consts::ARCH;
     NAMES.iter().find(|(name, _)| *name == rust).map_or(rust, |(_, debian)| debian)
 }
@@ -166,5 +174,6 @@ fn write_timings(path: &Utf8Path, index: Duration, stats: &BootstrapStats) -> Re
         "files": stats.unpack.files,
         "downloaded_bytes": stats.unpack.downloaded,
     });
-    std::fs::write(path, timings.to_string()).map_err(|error| Report::failure(format!("error: cannot write {path}\n  cause: {error}")))
+    std::fs::write(path, timings.to_string())
+        .map_err(|error| Report::failure(format!("error: cannot write {path}\n  cause: {error}")))
 }

@@ -31,7 +31,11 @@ pub enum BootstrapError {
     #[error(transparent)]
     Configure(#[from] ConfigureError),
     #[error("cannot write {path}")]
-    Write { path: Utf8PathBuf, #[source] source: io::Error },
+    Write {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl BootstrapError {
@@ -131,7 +135,8 @@ fn first_files(set: &PackageSet, root: &Utf8Path, options: &BootstrapOptions) ->
         move |source| BootstrapError::Write { path, source }
     };
     let sources = options.sources_list.clone().unwrap_or_else(|| set.sources_list());
-    for (path, content) in [("etc/fstab", "# UNCONFIGURED FSTAB FOR BASE SYSTEM\n"), ("etc/apt/sources.list", &sources)] {
+    for (path, content) in [("etc/fstab", "# UNCONFIGURED FSTAB FOR BASE SYSTEM\n"), ("etc/apt/sources.list", &sources)]
+    {
         let place = root.join(path);
         if !place.exists() && place.parent().is_some_and(Utf8Path::is_dir) {
             std::fs::write(&place, content).map_err(failed(path))?;
@@ -148,8 +153,11 @@ fn first_files(set: &PackageSet, root: &Utf8Path, options: &BootstrapOptions) ->
         }
         let device = rustix::fs::makedev(*major, *minor);
         let mode = rustix::fs::Mode::from_raw_mode(*mode);
-        let made = rustix::fs::mknodat(rustix::fs::CWD, place.as_str(), rustix::fs::FileType::CharacterDevice, mode, device)
-            .and_then(|()| rustix::fs::chmodat(rustix::fs::CWD, place.as_str(), mode, rustix::fs::AtFlags::empty()));
+        let made =
+            rustix::fs::mknodat(rustix::fs::CWD, place.as_str(), rustix::fs::FileType::CharacterDevice, mode, device)
+                .and_then(|()| {
+                    rustix::fs::chmodat(rustix::fs::CWD, place.as_str(), mode, rustix::fs::AtFlags::empty())
+                });
         made.map_err(|error| failed(path)(error.into()))?;
     }
     for directory in ["dev/pts", "dev/shm"] {

@@ -15,7 +15,11 @@ use super::unpack::{self, Unpacked};
 #[derive(Debug, Error)]
 pub enum ConfigureError {
     #[error("cannot prepare {root} for its packages' scripts")]
-    Prepare { root: Utf8PathBuf, #[source] source: io::Error },
+    Prepare {
+        root: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("the preinst script of a package failed")]
     Preinst(#[source] CommandError),
     #[error("packages that divert files could not be unpacked")]
@@ -65,7 +69,9 @@ pub fn configure(
         .map(|package| format!("/{}/{}_{}.deb", unpack::POSTPONED, package.name, package.architecture))
         .collect();
     if !postponed.is_empty() {
-        let argv = [&DPKG[..], &["--force-depends", "--unpack"], &postponed.iter().map(String::as_str).collect::<Vec<_>>()].concat();
+        let argv =
+            [&DPKG[..], &["--force-depends", "--unpack"], &postponed.iter().map(String::as_str).collect::<Vec<_>>()]
+                .concat();
         base.run(&argv, on_line).map_err(ConfigureError::Postponed)?;
         std::fs::remove_dir_all(root.join(unpack::POSTPONED)).map_err(prepare)?;
     }

@@ -88,7 +88,9 @@ fn skip_extra(deb: &mut impl BufRead, name: &str, size: u64) -> io::Result<()> {
 fn member(deb: &mut impl Read) -> io::Result<(String, u64)> {
     let mut header = [0; 60];
     deb.read_exact(&mut header)?;
-    let text = |range: std::ops::Range<usize>| std::str::from_utf8(&header[range]).map(str::trim).map_err(|_| damaged("an ar header"));
+    let text = |range: std::ops::Range<usize>| {
+        std::str::from_utf8(&header[range]).map(str::trim).map_err(|_| damaged("an ar header"))
+    };
     if &header[58..] != b"`\n" {
         return Err(damaged("an ar header"));
     }
@@ -101,7 +103,8 @@ fn decoder<'a>(packing: &str, packed: impl BufRead + 'a) -> io::Result<Box<dyn R
         "" => Box::new(packed),
         ".gz" => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
         ".xz" => {
-            let stream = liblzma::stream::Stream::new_stream_decoder(DECODER_MEMORY_MAX, liblzma::stream::CONCATENATED)?;
+            let stream =
+                liblzma::stream::Stream::new_stream_decoder(DECODER_MEMORY_MAX, liblzma::stream::CONCATENATED)?;
             Box::new(liblzma::bufread::XzDecoder::new_stream(packed, stream))
         }
         ".zst" => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),

@@ -14,14 +14,25 @@ use super::tree::Writer;
 pub(super) const INFO: &str = "var/lib/dpkg/info";
 
 /// Writes everything but the packages' own info files, which [`write_info`] does.
-pub(super) fn write(writer: &mut Writer<'_>, packages: &[Unpacked], architecture: &str, foreign: &[String]) -> io::Result<()> {
+pub(super) fn write(
+    writer: &mut Writer<'_>,
+    packages: &[Unpacked],
+    architecture: &str,
+    foreign: &[String],
+) -> io::Result<()> {
     let status: String = packages.iter().filter(|package| !package.postponed).map(status_entry).collect();
-    let mut put = |path: &str, content: &str| writer.write(format!("var/lib/dpkg/{path}").as_bytes(), 0o644, None, content.as_bytes());
+    let mut put = |path: &str, content: &str| {
+        writer.write(format!("var/lib/dpkg/{path}").as_bytes(), 0o644, None, content.as_bytes())
+    };
     put("status", &status)?;
     put("available", "")?;
     put("info/format", "1\n")?;
     if !foreign.is_empty() {
-        let all: String = [architecture].into_iter().chain(foreign.iter().map(String::as_str)).map(|name| format!("{name}\n")).collect();
+        let all: String = [architecture]
+            .into_iter()
+            .chain(foreign.iter().map(String::as_str))
+            .map(|name| format!("{name}\n"))
+            .collect();
         put("arch", &all)?;
     }
     for (path, content) in triggers(packages) {

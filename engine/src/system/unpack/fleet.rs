@@ -116,7 +116,10 @@ pub(super) fn unpack_all(
         Some(error) => Err(error),
         None => {
             let waited = *waited.lock().expect("no holder panics") / workers as u32;
-            Ok((places.into_iter().map(|place| place.expect("every package was unpacked or an error told")).collect(), waited))
+            Ok((
+                places.into_iter().map(|place| place.expect("every package was unpacked or an error told")).collect(),
+                waited,
+            ))
         }
     }
 }
@@ -144,7 +147,11 @@ impl Fleet<'_> {
         let failed = |source| UnpackError::Fetch { package: format!("{} {}", package.name, package.version), source };
         match in_memory {
             true => self.fetcher.fetch_verified(&urls, expected, &mut |_| ()).map(Deb::Memory).map_err(failed),
-            false => self.fetcher.fetch_verified_file(&urls, expected, || self.tree.spool(), &mut |_| ()).map(Deb::File).map_err(failed),
+            false => self
+                .fetcher
+                .fetch_verified_file(&urls, expected, || self.tree.spool(), &mut |_| ())
+                .map(Deb::File)
+                .map_err(failed),
         }
     }
 

@@ -59,15 +59,28 @@ impl Default for UnpackOptions {
 #[derive(Debug, Error)]
 pub enum UnpackError {
     #[error("cannot get package {package}")]
-    Fetch { package: String, #[source] source: FetchError },
+    Fetch {
+        package: String,
+        #[source]
+        source: FetchError,
+    },
     #[error("cannot unpack {package}{}", path.as_ref().map(|path| format!(": {path}")).unwrap_or_default())]
-    Package { package: String, path: Option<String>, #[source] source: io::Error },
+    Package {
+        package: String,
+        path: Option<String>,
+        #[source]
+        source: io::Error,
+    },
     #[error("{package} is not what the index says: {found}")]
     Stranger { package: String, found: String },
     #[error("{left} and {right} both hold /{path}, and neither replaces the other")]
     Clash { left: String, right: String, path: String },
     #[error("cannot write in {root}")]
-    Root { root: Utf8PathBuf, #[source] source: io::Error },
+    Root {
+        root: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl UnpackError {
@@ -138,7 +151,12 @@ pub fn unpack(
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let tree = Tree::open(root, set.merged_usr).map_err(at_root)?;
     let mut writer = tree.writer();
-    for path in [format!("{}/x", database::INFO), "var/lib/dpkg/updates/x".into(), "var/lib/dpkg/triggers/x".into(), "var/lib/dpkg/alternatives/x".into()] {
+    for path in [
+        format!("{}/x", database::INFO),
+        "var/lib/dpkg/updates/x".into(),
+        "var/lib/dpkg/triggers/x".into(),
+        "var/lib/dpkg/alternatives/x".into(),
+    ] {
         // The parents are what counts.
         writer.make_room(path.as_bytes()).map_err(at_root)?;
     }
@@ -178,7 +196,12 @@ impl Deb {
 }
 
 /// Unpacks one package. `owner` is its place in the set.
-fn unpack_one(writer: &mut Writer<'_>, package: &PackageRef, owner: usize, mut deb: Deb) -> Result<Unpacked, UnpackError> {
+fn unpack_one(
+    writer: &mut Writer<'_>,
+    package: &PackageRef,
+    owner: usize,
+    mut deb: Deb,
+) -> Result<Unpacked, UnpackError> {
     let shown = || format!("{} {}", package.name, package.version);
     let failed = |path: Option<&[u8]>| {
         let (package, path) = (shown(), path.map(|path| String::from_utf8_lossy(path).into_owned()));
@@ -187,7 +210,8 @@ fn unpack_one(writer: &mut Writer<'_>, package: &PackageRef, owner: usize, mut d
     let (control, mut data) = archive::open(deb.reader().map_err(failed(None))?).map_err(failed(None))?;
     let text = control.text("control").unwrap_or_default();
     let stanza = Stanza(&text);
-    let found = [stanza.get("Package"), stanza.get("Version"), stanza.get("Architecture")].map(Option::unwrap_or_default);
+    let found =
+        [stanza.get("Package"), stanza.get("Version"), stanza.get("Architecture")].map(Option::unwrap_or_default);
     if found != [&package.name, &package.version, &package.architecture] {
         return Err(UnpackError::Stranger { package: shown(), found: found.join(" ") });
     }
@@ -201,7 +225,9 @@ fn unpack_one(writer: &mut Writer<'_>, package: &PackageRef, owner: usize, mut d
         architecture: package.architecture.clone(),
         essential: package.essential,
         info_name,
-        postponed: control.get("preinst").is_some_and(|script| memchr::memmem::find(script, b"dpkg-divert").is_some_and(|_| diverts(script))),
+        postponed: control
+            .get("preinst")
+            .is_some_and(|script| memchr::memmem::find(script, b"dpkg-divert").is_some_and(|_| diverts(script))),
         control,
         paths: Vec::new(),
         directories: Vec::new(),
@@ -248,7 +274,12 @@ fn unpack_one(writer: &mut Writer<'_>, package: &PackageRef, owner: usize, mut d
     unpacked.conffiles = conffiles
         .iter()
         // A conffile that the package does not hold is its own business; dpkg calls it new.
-        .map(|path| ((*path).to_owned(), digests.get(&path.as_bytes()[1..]).cloned().unwrap_or_else(|| "newconffile".to_owned())))
+        .map(|path| {
+            (
+                (*path).to_owned(),
+                digests.get(&path.as_bytes()[1..]).cloned().unwrap_or_else(|| "newconffile".to_owned()),
+            )
+        })
         .collect();
     unpacked.computed_sums = (sums_wanted && !sums.is_empty()).then_some(sums);
     Ok(unpacked)
@@ -258,7 +289,11 @@ fn unpack_one(writer: &mut Writer<'_>, package: &PackageRef, owner: usize, mut d
 fn diverts(script: &[u8]) -> bool {
     let text = String::from_utf8_lossy(script).replace("\\\n", " ");
     text.lines().map(str::trim_start).any(|line| {
-        !line.starts_with('#') && line.contains("dpkg-divert") && !line.contains("--remove") && !line.contains("--list") && !line.contains("--truename")
+        !line.starts_with('#')
+            && line.contains("dpkg-divert")
+            && !line.contains("--remove")
+            && !line.contains("--list")
+            && !line.contains("--truename")
     })
 }
 
@@ -299,25 +334,35 @@ fn finish_directories(packages: &[Unpacked], writer: &mut Writer<'_>) -> io::Res
 
 /// Decides by `Replaces` whose file stays where two packages hold the same path (Debian policy 7.6.1).
 fn settle_clashes(packages: &mut [Unpacked], writer: &mut Writer<'_>) -> Result<(), UnpackError> {
-    let waiting: Vec<(usize, Vec<u8>)> =
-        packages.iter().enumerate().flat_map(|(late, package)| package.aside.iter().map(move |path| (late, path.clone()))).collect();
+    let waiting: Vec<(usize, Vec<u8>)> = packages
+        .iter()
+        .enumerate()
+        .flat_map(|(late, package)| package.aside.iter().map(move |path| (late, path.clone())))
+        .collect();
     for (late, path) in waiting {
         let real = |path: &[u8]| path.strip_prefix(b"usr/").unwrap_or(path).to_vec();
         let early = packages.iter().enumerate().position(|(index, package)| {
-            index != late && !package.aside.contains(&path) && package.paths.iter().any(|other| real(other) == real(&path))
+            index != late
+                && !package.aside.contains(&path)
+                && package.paths.iter().any(|other| real(other) == real(&path))
         });
         let replace = match early {
             None => true,
             Some(early) => {
-                let (winner, loser) = match (replaces(&packages[late], &packages[early]), replaces(&packages[early], &packages[late])) {
-                    (true, _) => (late, Some(early)),
-                    (false, true) => (early, Some(late)),
-                    (false, false) if shared(&packages[late], &packages[early]) => (early, None),
-                    (false, false) => {
-                        let [left, right] = [early, late].map(|index| packages[index].info_name.clone());
-                        return Err(UnpackError::Clash { left, right, path: String::from_utf8_lossy(&path).into_owned() });
-                    }
-                };
+                let (winner, loser) =
+                    match (replaces(&packages[late], &packages[early]), replaces(&packages[early], &packages[late])) {
+                        (true, _) => (late, Some(early)),
+                        (false, true) => (early, Some(late)),
+                        (false, false) if shared(&packages[late], &packages[early]) => (early, None),
+                        (false, false) => {
+                            let [left, right] = [early, late].map(|index| packages[index].info_name.clone());
+                            return Err(UnpackError::Clash {
+                                left,
+                                right,
+                                path: String::from_utf8_lossy(&path).into_owned(),
+                            });
+                        }
+                    };
                 if let Some(loser) = loser {
                     packages[loser].paths.retain(|other| real(other) != real(&path));
                 }
@@ -347,5 +392,3 @@ fn shared(left: &Unpacked, right: &Unpacked) -> bool {
     left.name == right.name && left.version == right.version && left.architecture != right.architecture
 }
 
-#[cfg(test)]
-mod tests;

@@ -192,7 +192,8 @@ impl Overrides {
         let bad = || damaged("a PAX header");
         while !records.is_empty() {
             let space = memchr::memchr(b' ', records).ok_or_else(bad)?;
-            let length: usize = std::str::from_utf8(&records[..space]).ok().and_then(|text| text.parse().ok()).ok_or_else(bad)?;
+            let length: usize =
+                std::str::from_utf8(&records[..space]).ok().and_then(|text| text.parse().ok()).ok_or_else(bad)?;
             if length <= space + 1 || length > records.len() || records[length - 1] != b'\n' {
                 return Err(bad());
             }
@@ -211,7 +212,9 @@ impl Overrides {
                     let seconds = text()?.split('.').next().unwrap_or_default();
                     self.mtime = Some(seconds.parse().map_err(|_| bad())?);
                 }
-                key if key.starts_with("GNU.sparse.") => return Err(damaged("a sparse file, which packages may not hold")),
+                key if key.starts_with("GNU.sparse.") => {
+                    return Err(damaged("a sparse file, which packages may not hold"));
+                }
                 key => {
                     if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
                         self.xattrs.push((name.to_owned(), value.to_vec()));
@@ -236,7 +239,8 @@ fn until_nul(field: &[u8]) -> &[u8] {
 /// Octal digits, or a binary number with the top bit set (GNU).
 fn number(field: &[u8]) -> io::Result<u64> {
     if field[0] & 0x80 != 0 {
-        let value = field.iter().skip(1).fold(i128::from(field[0] & 0x7f), |value, byte| (value << 8) | i128::from(*byte));
+        let value =
+            field.iter().skip(1).fold(i128::from(field[0] & 0x7f), |value, byte| (value << 8) | i128::from(*byte));
         // A first byte of 0xff means a negative number: times before 1970.
         let value = if field[0] == 0xff { value - (1i128 << (8 * field.len() - 1)) } else { value };
         return i64::try_from(value).map(|value| value as u64).map_err(|_| damaged("a number in a tar header"));
@@ -246,6 +250,7 @@ fn number(field: &[u8]) -> io::Result<u64> {
 }
 
 fn check_sum(header: &[u8; BLOCK]) -> io::Result<()> {
-    let sum: u64 = header.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) }).sum();
+    let sum: u64 =
+        header.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) }).sum();
     if number(&header[148..156])? == sum { Ok(()) } else { Err(damaged("a tar header's checksum")) }
 }

@@ -10,7 +10,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use camino::Utf8Path;
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Timespec, Timestamps, Uid, UTIME_OMIT, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use super::archive::{Data, damaged};
@@ -104,7 +106,14 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 impl Writer<'_> {
     /// Creates one entry. `path` is normal; `owner` names the package in case the place is taken;
     /// `each` sees the body of a file as it is written.
-    pub fn lay(&mut self, entry: &Entry, path: &[u8], data: &mut Data<'_>, owner: usize, each: &mut dyn FnMut(&[u8])) -> io::Result<Laid> {
+    pub fn lay(
+        &mut self,
+        entry: &Entry,
+        path: &[u8],
+        data: &mut Data<'_>,
+        owner: usize,
+        each: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<Laid> {
         let (parent, name) = split(path);
         match entry.kind {
             Kind::Directory => self.directory(path, entry).map(|()| Laid::Down),
@@ -186,7 +195,8 @@ impl Writer<'_> {
         if self.tree.merged_usr && MERGED.contains(&path) {
             return Ok(());
         }
-        let (directory, name) = if path.is_empty() { (self.tree.root.as_fd(), &b"."[..]) } else { (self.open(parent)?, name) };
+        let (directory, name) =
+            if path.is_empty() { (self.tree.root.as_fd(), &b"."[..]) } else { (self.open(parent)?, name) };
         let found = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
             return Ok(());
