@@ -391,4 +391,3 @@ fn replaces(winner: &Unpacked, loser: &Unpacked) -> bool {
 fn shared(left: &Unpacked, right: &Unpacked) -> bool {
     left.name == right.name && left.version == right.version && left.architecture != right.architecture
 }
-
