@@ -17,6 +17,8 @@ pub mod event;
 pub mod fetch;
 pub mod inventory;
 pub mod resolve;
+pub mod plan;
+pub mod run;
 pub mod spec;
 pub mod system;
 pub mod trust;

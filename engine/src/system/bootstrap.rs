@@ -129,7 +129,7 @@ const LINKS: &[(&str, &str)] = &[
 ];
 
 /// What every system has and no package brings.
-fn first_files(set: &PackageSet, root: &Utf8Path, options: &BootstrapOptions) -> Result<(), BootstrapError> {
+pub(super) fn first_files(set: &PackageSet, root: &Utf8Path, options: &BootstrapOptions) -> Result<(), BootstrapError> {
     let failed = |path: &str| {
         let path = root.join(path);
         move |source| BootstrapError::Write { path, source }
