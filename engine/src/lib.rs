@@ -16,6 +16,7 @@ pub mod diagnostic;
 pub mod event;
 pub mod fetch;
 pub mod inventory;
+pub mod resolve;
 pub mod spec;
 pub mod system;
 pub mod trust;

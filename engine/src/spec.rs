@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::block::BlockGraph;
+use crate::debian::PackageSet;
 use crate::units::Mode;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +19,8 @@ pub struct Spec {
     /// The distribution's name for the architecture, such as `amd64`.
     pub architecture: String,
     pub graph: BlockGraph,
+    /// What the archive was asked for and gave; none where nothing is installed.
+    pub packages: Option<PackageSet>,
     pub system: SystemSpec,
     pub boot: BootSpec,
     pub commands: CommandsSpec,
@@ -124,6 +127,10 @@ pub struct BootSpec {
     /// `console=` values, the last one being the one that `/dev/console` means.
     pub consoles: Vec<String>,
     pub timeout_seconds: u32,
+    /// The name of the menu entries, such as `Debian GNU/Linux 12`.
+    pub title: String,
+    /// The folder below `EFI/` that the distribution's own updates of the loader use.
+    pub vendor: String,
     /// The name of the boot entry in the firmware's memory; none leaves that memory alone.
     pub efi_label: Option<String>,
 }
