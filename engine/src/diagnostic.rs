@@ -28,7 +28,7 @@ pub enum Severity {
     Warning,
 }
 
-/// One mistake. `rule` is a stable name such as `disk.ambiguous`, for programs and for the docs.
+/// One mistake; what it lists stands on further lines of the message. `rule` is a stable name such as `disk.ambiguous`, for programs and for the docs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Diagnostic {
     pub place: Option<Place>,
@@ -65,7 +65,12 @@ impl fmt::Display for Diagnostic {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        write!(out, "{severity}: {} [{}]", self.message, self.rule)?;
+        let (first, list) =
+            self.message.split_once('\n').map_or((&*self.message, None), |(first, list)| (first, Some(list)));
+        write!(out, "{severity}: {first} [{}]", self.rule)?;
+        if let Some(list) = list {
+            write!(out, "\n{list}")?;
+        }
         if let Some(hint) = &self.hint {
             write!(out, "\n  hint: {hint}")?;
         }

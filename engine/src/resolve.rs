@@ -166,10 +166,13 @@ impl<'a> Sources<'a> {
         let architecture = bootstrap.architecture.as_deref().unwrap_or(&inventory.architecture);
         let Some(board) = catalogue.board_for(architecture) else {
             let known: Vec<&str> = catalogue.boards.iter().map(|board| board.arch.as_str()).collect();
-            return Err(Diagnostic::error("source.architecture", format!("no board has architecture `{architecture}`"))
-                .at(config.places.of("source.bootstrap.architecture"))
-                .hint(format!("write one of: {}", known.join(", ")))
-                .into());
+            return Err(Diagnostic::error(
+                "source.architecture",
+                format!("no board has architecture `{architecture}`"),
+            )
+            .at(config.places.of("source.bootstrap.architecture"))
+            .hint(format!("write one of: {}", known.join(", ")))
+            .into());
         };
         Ok(Self { bootstrap, distribution, board, architecture })
     }
@@ -180,7 +183,10 @@ fn check_mode(context: &mut Context<'_>) {
         InstallMode::Install | InstallMode::Rehearse => {}
         mode @ (InstallMode::Inspect | InstallMode::Wipe | InstallMode::Rescue | InstallMode::Ramdisk) => {
             let message = format!("mode `{}` is not in this version of castiron", format!("{mode:?}").to_lowercase());
-            context.refuse("install.mode", Diagnostic::error("config.later", message).hint("write `install` or `rehearse`"));
+            context.refuse(
+                "install.mode",
+                Diagnostic::error("config.later", message).hint("write `install` or `rehearse`"),
+            );
         }
     }
 }

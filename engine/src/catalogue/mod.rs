@@ -41,10 +41,7 @@ impl Catalogue {
         let distributions = DISTRIBUTIONS.iter().map(|(file, text)| {
             toml::from_str(text).map_err(|cause| CatalogueError::Distribution { file, cause: Box::new(cause) })
         });
-        Ok(Self {
-            boards: boards.collect::<Result<_, _>>()?,
-            distributions: distributions.collect::<Result<_, _>>()?,
-        })
+        Ok(Self { boards: boards.collect::<Result<_, _>>()?, distributions: distributions.collect::<Result<_, _>>()? })
     }
 
     /// The first board of an architecture in Debian's words.

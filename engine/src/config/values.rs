@@ -123,7 +123,8 @@ impl FromStr for Size {
     }
 }
 
-/// Which sizes fit: `400GiB` exactly, `>= 400GiB`, `< 2TB`, or two of them joined by a comma.
+/// Which sizes fit: `400GiB` exactly, `>= 400GiB`, `< 2TB`, two of them joined by a comma, or `100GiB..2TiB`
+/// with both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(with = "String")]
 pub struct SizeRange {
@@ -153,6 +154,9 @@ impl FromStr for SizeRange {
     type Err = Refusal;
 
     fn from_str(text: &str) -> Result<Self, Refusal> {
+        if let Some((low, high)) = text.split_once("..") {
+            return format!(">= {}, <= {}", low.trim(), high.trim()).parse();
+        }
         let mut range = Self { min: Bytes::ZERO, max: Bytes(u64::MAX) };
         for part in text.split(',') {
             let part = part.trim();
@@ -586,12 +590,13 @@ mod tests {
             ("> 1GiB", (1 << 30) + 1, 1 << 30),
             ("<1GiB", (1 << 30) - 1, 1 << 30),
             (">= 1GiB, < 2GiB", 3 << 29, 2 << 30),
+            ("1GiB..2GiB", 2 << 30, (2 << 30) + 1),
             ("480103981056", 480_103_981_056, 480_103_981_055),
         ] {
             let range: SizeRange = text.parse().unwrap();
             assert!(range.contains(Bytes(fits)) && !range.contains(Bytes(not)), "{text}");
         }
-        for text in [">= 2GiB, < 1GiB", "=> 1GiB", ">", "big"] {
+        for text in [">= 2GiB, < 1GiB", "2GiB..1GiB", "..1GiB", "=> 1GiB", ">", "big"] {
             assert!(text.parse::<SizeRange>().is_err(), "{text}");
         }
     }

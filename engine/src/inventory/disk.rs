@@ -185,6 +185,28 @@ impl fmt::Display for Disk {
 }
 
 impl Disk {
+    /// The names below `/dev/disk/by-id` that udev would give, as far as what the disk tells makes them known.
+    pub fn by_id(&self) -> Vec<String> {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join("_");
+        let wwn = self.wwn.as_ref().map(|wwn| match self.transport {
+            Transport::Nvme => format!("nvme-{wwn}"),
+            _ => format!("wwn-{wwn}"),
+        });
+        let bus = match self.transport {
+            Transport::Nvme => Some("nvme"),
+            Transport::Sata | Transport::Ata => Some("ata"),
+            Transport::Mmc => Some("mmc"),
+            Transport::Virtio => Some("virtio"),
+            _ => None,
+        };
+        let named = match (bus, &self.model, &self.serial) {
+            (Some("virtio"), _, Some(serial)) => Some(format!("virtio-{}", words(serial))),
+            (Some(bus), Some(model), Some(serial)) => Some(format!("{bus}-{}_{}", words(model), words(serial))),
+            _ => None,
+        };
+        named.into_iter().chain(wwn).collect()
+    }
+
     /// What must be found again before the first write.
     pub fn identity(&self) -> DiskIdentity {
         DiskIdentity {

@@ -99,7 +99,10 @@ fn check_bios(graph: &BlockGraph, context: &mut Context<'_>) {
     };
     if let Some(add) = missing {
         let message = format!("disk `{}` leaves no room for the loader that a BIOS starts", table.base);
-        context.refuse("storage", Diagnostic::error("boot.bios", message).hint(format!("add `{add}`, or write `boot: {{ firmware: uefi }}`")));
+        context.refuse(
+            "storage",
+            Diagnostic::error("boot.bios", message).hint(format!("add `{add}`, or write `boot: {{ firmware: uefi }}`")),
+        );
     }
 }
 
@@ -128,7 +131,8 @@ fn check_uefi(graph: &BlockGraph, context: &mut Context<'_>) {
 
 /// The table of the disk that holds `/boot`, or `/`.
 fn root_table(graph: &BlockGraph) -> Option<&crate::block::Table> {
-    let mount = graph.mounts().find(|mount| mount.at == "/boot").or_else(|| graph.mounts().find(|mount| mount.at == "/"))?;
+    let mount =
+        graph.mounts().find(|mount| mount.at == "/boot").or_else(|| graph.mounts().find(|mount| mount.at == "/"))?;
     let base = &graph.filesystem(&mount.base)?.base;
     graph.partitions().find(|(_, part)| part.node == *base).map(|(table, _)| table)
 }

@@ -114,8 +114,7 @@ mod tests {
 
     #[test]
     fn the_rest_is_what_is_left() {
-        let placed =
-            place(TableKind::Gpt, Bytes::gib(4), Bytes(512), MIB, &sizes("1MiB 128MiB 50% 100%")).unwrap();
+        let placed = place(TableKind::Gpt, Bytes::gib(4), Bytes(512), MIB, &sizes("1MiB 128MiB 50% 100%")).unwrap();
         let shown: Vec<(u64, u64)> = placed.iter().map(|part| (part.start.0 >> 20, part.length.0 >> 20)).collect();
         assert_eq!(shown, [(1, 1), (2, 128), (130, 1982), (2112, 1983)]);
     }

@@ -3,10 +3,10 @@
 //! In: [`Storage`] as written. Out: [`Flat`], in the order of the config, children behind what they stand in.
 //! A missing `base` is the name of what the entry stands in; a missing `name` is the module and the base.
 
-use crate::config::storage::{
-    Esp, FileSystemType, Fstab, Layout, Mkfs, Mount, Partition, PartitionFlag, Partitioning, Storage, TableKind,
-};
 use crate::config::storage::{Disk, DiskMatch, LocalLoop, Pick, Wipe};
+use crate::config::storage::{
+    Esp, FileSystemType, Fstab, Layout, Mkfs, Mount, Partition, Partitioning, Storage, TableKind,
+};
 use crate::config::values::{OneOrMany, Size};
 use crate::diagnostic::Diagnostic;
 use crate::units::Bytes;
@@ -94,8 +94,7 @@ pub fn default() -> Storage {
         Partition { esp: Some(Box::new(esp)), ..partition("esp", "esp", Size::Exact(Bytes::mib(128))) },
         Partition { mkfs: Some(Box::new(root)), ..partition("root", "root", Size::REST) },
     ];
-    let table =
-        Partitioning { name: None, base: None, label: TableKind::Gpt, align: None, partitions };
+    let table = Partitioning { name: None, base: None, label: TableKind::Gpt, align: None, partitions };
     let disk = Disk {
         name: "system".to_owned(),
         r#match: DiskMatch::default(),
@@ -225,8 +224,12 @@ impl<'a> Flat<'a> {
                 return;
             }
             (several, _) => {
-                let message = format!("{} bases; an ESP on several disks is not in this version of castiron", several.len());
-                self.found.push((format!("{path}.base"), Diagnostic::error("config.later", message).hint("name one partition")));
+                let message =
+                    format!("{} bases; an ESP on several disks is not in this version of castiron", several.len());
+                self.found.push((
+                    format!("{path}.base"),
+                    Diagnostic::error("config.later", message).hint("name one partition"),
+                ));
                 return;
             }
         };
@@ -239,6 +242,14 @@ impl<'a> Flat<'a> {
             mount_point: Some(mount_point),
         });
         let label = written.label.as_deref().or(Some("ESP"));
-        self.filesystems.push(FlatFilesystem { path, name, base, kind: FileSystemType::Vfat, label, opts: &[], uuid: None });
+        self.filesystems.push(FlatFilesystem {
+            path,
+            name,
+            base,
+            kind: FileSystemType::Vfat,
+            label,
+            opts: &[],
+            uuid: None,
+        });
     }
 }

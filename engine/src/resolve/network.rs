@@ -139,7 +139,10 @@ fn check(network: &Network, context: &mut Context<'_>) {
         let mac = link.r#match.as_ref().and_then(|wanted| wanted.macaddress.as_ref());
         if let Some(mac) = mac.filter(|mac| !is_mac(mac)) {
             let wrong = Diagnostic::error("network.mac", format!("`{}` is not a hardware address", mac.escape_debug()));
-            context.refuse(&format!("{path}.match.macaddress"), wrong.hint("write such as \"52:54:00:12:34:56\", in quotes"));
+            context.refuse(
+                &format!("{path}.match.macaddress"),
+                wrong.hint("write such as \"52:54:00:12:34:56\", in quotes"),
+            );
         }
         let texts = link.r#match.iter().flat_map(|wanted| [&wanted.name, &wanted.driver]).flatten();
         if texts.into_iter().any(|glob| glob.as_str().contains(|c: char| c.is_whitespace() || c.is_control())) {
@@ -156,10 +159,12 @@ fn is_mac(text: &str) -> bool {
 }
 
 fn check_prefix(context: &mut Context<'_>, path: &str, text: &str) {
-    let parsed = text.split_once('/').and_then(|(ip, prefix)| Some((ip.parse::<IpAddr>().ok()?, prefix.parse::<u8>().ok()?)));
+    let parsed =
+        text.split_once('/').and_then(|(ip, prefix)| Some((ip.parse::<IpAddr>().ok()?, prefix.parse::<u8>().ok()?)));
     let valid = parsed.is_some_and(|(ip, prefix)| prefix <= if ip.is_ipv4() { 32 } else { 128 });
     if !valid {
-        let wrong = Diagnostic::error("network.address", format!("`{}` is not an address with a prefix", text.escape_debug()));
+        let wrong =
+            Diagnostic::error("network.address", format!("`{}` is not an address with a prefix", text.escape_debug()));
         context.refuse(path, wrong.hint("write such as 192.0.2.17/24 or 2001:db8::17/64"));
     }
 }

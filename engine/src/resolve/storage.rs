@@ -111,7 +111,9 @@ fn check_names(flat: &Flat<'_>, context: &mut Context<'_>) {
         for (index, partition) in table.written.partitions.iter().enumerate() {
             let path = format!("{}.partitions[{index}].name", table.path);
             check_name(&partition.name, &path, context);
-            let first = on_this_disk.insert(&partition.name, path.clone()).or_else(|| seen.get(partition.name.as_str()).cloned());
+            let first = on_this_disk
+                .insert(&partition.name, path.clone())
+                .or_else(|| seen.get(partition.name.as_str()).cloned());
             if let Some(first) = first {
                 duplicate(context, &partition.name, &path, &first);
             }
@@ -125,7 +127,10 @@ fn check_name(name: &str, path: &str, context: &mut Context<'_>) {
     let written = path.ends_with(".name");
     if name.is_empty() || name.len() > 64 || !name.chars().all(|c| if written { plain(c) } else { derived(c) }) {
         let message = format!("`{}` is not a name", name.escape_debug());
-        context.refuse(path, Diagnostic::error("storage.name", message).hint("at most 64 letters, digits, `_`, `-` and `.`"));
+        context.refuse(
+            path,
+            Diagnostic::error("storage.name", message).hint("at most 64 letters, digits, `_`, `-` and `.`"),
+        );
     }
 }
 
@@ -136,7 +141,10 @@ fn duplicate(context: &mut Context<'_>, name: &str, path: &str, first: &str) {
 }
 
 fn unknown_base(context: &mut Context<'_>, path: &str, name: &str, base: &str, known: &[&str]) {
-    let near = known.iter().min_by_key(|known| strsim::osa_distance(base, known)).filter(|known| strsim::osa_distance(base, known) <= 2);
+    let near = known
+        .iter()
+        .min_by_key(|known| strsim::osa_distance(base, known))
+        .filter(|known| strsim::osa_distance(base, known) <= 2);
     let hint = match (near, known) {
         (Some(near), _) => format!("did you mean `{near}`?"),
         (None, []) => "no disk is defined; begin the layout with `- disk: { name: system }`".to_owned(),
@@ -168,7 +176,10 @@ fn level_zero(flat: &Flat<'_>, context: &mut Context<'_>) -> BTreeMap<String, Op
         {
             let message = format!("`{first}` and `{}` are the same disk: {}", written.name, choice.disk);
             let wrong = Diagnostic::error("disk.same", message);
-            context.refuse(&format!("{path}.match"), wrong.hint("give each a key that fits one disk only, such as serial"));
+            context.refuse(
+                &format!("{path}.match"),
+                wrong.hint("give each a key that fits one disk only, such as serial"),
+            );
         }
         decided.insert(written.name.clone(), chosen.map(|choice| disk_node(&choice, wipe(path, written, context))));
     }
@@ -219,7 +230,8 @@ fn wipe(path: &str, written: &storage::Disk, context: &mut Context<'_>) -> block
         later @ (storage::Wipe::Random | storage::Wipe::SecureErase) => {
             let word = if later == storage::Wipe::Random { "random" } else { "secure-erase" };
             let wrong = Diagnostic::error("config.later", format!("wipe `{word}` is not in this version of castiron"));
-            context.refuse(&format!("{path}.wipe"), wrong.hint("write superblock, superblock-recursive, zero or discard"));
+            context
+                .refuse(&format!("{path}.wipe"), wrong.hint("write superblock, superblock-recursive, zero or discard"));
             block::Wipe::Refuse
         }
     }
@@ -262,7 +274,8 @@ fn partition_table(
             return None;
         }
     };
-    let types: Vec<Option<PartitionType>> = (0..sizes.len()).map(|index| type_of(table, index, flat, context)).collect();
+    let types: Vec<Option<PartitionType>> =
+        (0..sizes.len()).map(|index| type_of(table, index, flat, context)).collect();
     let partitions = written.partitions.iter().zip(extents).zip(types).enumerate();
     let partitions = partitions.map(|(index, ((partition, Extent { start, length }), kind))| {
         let kind = kind?;
@@ -294,7 +307,10 @@ fn alignment(table: &Item<'_, Partitioning>, disk: &block::Disk, context: &mut C
         Some(_) => {
             let message = format!("partitions cannot be aligned to that on sectors of {}", disk.sector_size);
             let wrong = Diagnostic::error("storage.align", message);
-            context.refuse(&format!("{}.align", table.path), wrong.hint("write a multiple of the sector size, such as 1MiB"));
+            context.refuse(
+                &format!("{}.align", table.path),
+                wrong.hint("write a multiple of the sector size, such as 1MiB"),
+            );
             None
         }
     }
@@ -320,14 +336,20 @@ fn check_partitions(table: &Item<'_, Partitioning>, kind: block::TableKind, cont
         }
         let label = partition.label.as_ref().unwrap_or(&partition.name);
         if kind == block::TableKind::Gpt && (label.encode_utf16().count() > 36 || label.chars().any(char::is_control)) {
-            let wrong = Diagnostic::error("storage.label", format!("`{}` does not fit into a GPT", label.escape_debug()));
+            let wrong =
+                Diagnostic::error("storage.label", format!("`{}` does not fit into a GPT", label.escape_debug()));
             context.refuse(&format!("{path}[{index}].label"), wrong.hint("at most 36 characters"));
         }
     }
     (context.found.0.len() == before).then_some(())
 }
 
-fn too_small(table: &Item<'_, Partitioning>, disk: &block::Disk, error: &geometry::TooSmall, context: &mut Context<'_>) {
+fn too_small(
+    table: &Item<'_, Partitioning>,
+    disk: &block::Disk,
+    error: &geometry::TooSmall,
+    context: &mut Context<'_>,
+) {
     let partition = table.written.partitions.get(error.index).map_or("", |partition| partition.name.as_str());
     let shown = match &disk.target {
         Target::ImageFile => format!("the image has {}", disk.size),
@@ -348,7 +370,12 @@ fn too_small(table: &Item<'_, Partitioning>, disk: &block::Disk, error: &geometr
 }
 
 /// The type as written, else what is made on the partition tells it.
-fn type_of(table: &Item<'_, Partitioning>, index: usize, flat: &Flat<'_>, context: &mut Context<'_>) -> Option<PartitionType> {
+fn type_of(
+    table: &Item<'_, Partitioning>,
+    index: usize,
+    flat: &Flat<'_>,
+    context: &mut Context<'_>,
+) -> Option<PartitionType> {
     let partition = &table.written.partitions[index];
     if let Some(text) = &partition.r#type {
         return match partition_type::parse(text, &context.board.arch) {
@@ -386,7 +413,10 @@ fn filesystems(
         {
             let message = format!("label `{label}` is given to `{first}` and to `{}`", written.name);
             let wrong = Diagnostic::error("storage.label", message);
-            context.refuse(&format!("{}.label", written.path), wrong.hint("labels find file systems, so each stands once"));
+            context.refuse(
+                &format!("{}.label", written.path),
+                wrong.hint("labels find file systems, so each stands once"),
+            );
         }
         let Some(place) = places.get(&written.base) else {
             if complete {
@@ -397,7 +427,10 @@ fn filesystems(
         };
         if let Some(first) = used.insert(&place.node, &written.name) {
             let message = format!("`{first}` and `{}` are both made on `{}`", written.name, written.base);
-            context.refuse(&format!("{}.base", written.path), Diagnostic::error("storage.base", message).hint("leave one of them out"));
+            context.refuse(
+                &format!("{}.base", written.path),
+                Diagnostic::error("storage.base", message).hint("leave one of them out"),
+            );
         }
         let uuid = uuid_of(written, context);
         check_room(written, place.length, context);
@@ -410,7 +443,8 @@ fn filesystems(
                 continue;
             }
             FileSystemType::Ext2 | FileSystemType::Ext3 | FileSystemType::Xfs | FileSystemType::Btrfs => {
-                let message = format!("{} is not in this version of castiron", format!("{:?}", written.kind).to_lowercase());
+                let message =
+                    format!("{} is not in this version of castiron", format!("{:?}", written.kind).to_lowercase());
                 let wrong = Diagnostic::error("config.later", message).hint("write ext4, vfat or swap");
                 context.refuse(&format!("{}.type", written.path), wrong);
                 continue;
@@ -437,13 +471,18 @@ fn limits(kind: FileSystemType) -> (usize, Bytes) {
 /// dib's rule: the label as written, else the name where it fits. FAT labels are capital.
 fn label(written: &FlatFilesystem<'_>, context: &mut Context<'_>) -> Option<String> {
     let (length_max, _) = limits(written.kind);
-    let fits = |label: &str| !label.is_empty() && label.len() <= length_max && !label.contains(|c: char| c.is_control() || "\"*/:<>?\\|".contains(c));
+    let fits = |label: &str| {
+        !label.is_empty()
+            && label.len() <= length_max
+            && !label.contains(|c: char| c.is_control() || "\"*/:<>?\\|".contains(c))
+    };
     let label = match written.label {
         Some(label) if fits(label) => label,
         Some(label) => {
             let message = format!("label `{}` does not fit", label.escape_debug());
             let wrong = Diagnostic::error("storage.label", message);
-            context.refuse(&format!("{}.label", written.path), wrong.hint(format!("1 to {length_max} plain characters")));
+            context
+                .refuse(&format!("{}.label", written.path), wrong.hint(format!("1 to {length_max} plain characters")));
             return None;
         }
         None => Some(written.name.as_str()).filter(|name| fits(name))?,
@@ -456,11 +495,13 @@ fn uuid_of(written: &FlatFilesystem<'_>, context: &mut Context<'_>) -> Uuid {
     let Some(text) = written.uuid else { return chosen };
     let parsed = match written.kind {
         // A FAT volume id, as blkid shows it.
-        FileSystemType::Vfat => u32::from_str_radix(&text.replace('-', ""), 16).ok().filter(|_| text.len() <= 9).map(|id| {
-            let mut bytes = *chosen.as_bytes();
-            bytes[..4].copy_from_slice(&id.to_be_bytes());
-            Uuid::from_bytes(bytes)
-        }),
+        FileSystemType::Vfat => {
+            u32::from_str_radix(&text.replace('-', ""), 16).ok().filter(|_| text.len() <= 9).map(|id| {
+                let mut bytes = *chosen.as_bytes();
+                bytes[..4].copy_from_slice(&id.to_be_bytes());
+                Uuid::from_bytes(bytes)
+            })
+        }
         _ => Uuid::parse_str(text).ok(),
     };
     parsed.unwrap_or_else(|| {
@@ -493,7 +534,8 @@ fn mounts(flat: &Flat<'_>, complete: bool, nodes: &mut Vec<Node>, context: &mut 
         if let Some(options) = &fstab.written.options
             && (options.is_empty() || options.contains(|c: char| c.is_whitespace() || c.is_control()))
         {
-            let wrong = Diagnostic::error("storage.options", format!("`{}` is not a list of options", options.escape_debug()));
+            let wrong =
+                Diagnostic::error("storage.options", format!("`{}` is not a list of options", options.escape_debug()));
             context.refuse(&format!("{}.options", fstab.path), wrong.hint("join them with commas, without blanks"));
         }
     }
@@ -519,7 +561,10 @@ fn mounts(flat: &Flat<'_>, complete: bool, nodes: &mut Vec<Node>, context: &mut 
             let wrong = Diagnostic::error("storage.mount-point", message);
             context.refuse(&format!("{}.mount_point", written.path), wrong.hint("each place takes one file system"));
         }
-        if const { &["/proc", "/sys", "/dev", "/run"] }.iter().any(|own| at == *own || at.starts_with(&format!("{own}/"))) {
+        if const { &["/proc", "/sys", "/dev", "/run"] }
+            .iter()
+            .any(|own| at == *own || at.starts_with(&format!("{own}/")))
+        {
             let wrong = Diagnostic::error("storage.mount-point", format!("{at} belongs to the running system"));
             context.refuse(&format!("{}.mount_point", written.path), wrong.hint("mount it elsewhere"));
         }
@@ -559,7 +604,13 @@ fn check_root(graph: &BlockGraph, context: &mut Context<'_>) {
         })
         .sum();
     if need > on_targets {
-        let message = format!("the disk is too small: {} packages need {need}, the file systems have {on_targets}", packages.packages.len());
-        context.refuse("storage", Diagnostic::error("disk.too-small", message).hint("choose a larger disk, or fewer packages"));
+        let message = format!(
+            "the disk is too small: {} packages need {need}, the file systems have {on_targets}",
+            packages.packages.len()
+        );
+        context.refuse(
+            "storage",
+            Diagnostic::error("disk.too-small", message).hint("choose a larger disk, or fewer packages"),
+        );
     }
 }

@@ -41,7 +41,8 @@ pub fn resolve(context: &mut Context<'_>) -> SystemSpec {
 
 /// What the [`SecretRef`]s of a spec stand for; the caller hands it to the door.
 pub fn secrets(config: &Config) -> Secrets {
-    let hashes = config.users.iter().filter_map(|user| Some((password_ref(user), user.hashed_passwd.as_ref()?.0.clone())));
+    let hashes =
+        config.users.iter().filter_map(|user| Some((password_ref(user), user.hashed_passwd.as_ref()?.0.clone())));
     hashes.collect()
 }
 
@@ -55,7 +56,8 @@ fn hostname(values: &BTreeMap<String, String>, context: &mut Context<'_>) -> Opt
         Ok(name) if HostName::is_valid(&name) => return Some(name),
         // Addresses come with colons, serial numbers with anything.
         Ok(name) => {
-            let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+            let plain: String =
+                name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
             let plain = plain.trim_matches('-').to_owned();
             if HostName::is_valid(&plain) {
                 return Some(plain.to_lowercase());
@@ -76,7 +78,10 @@ fn decide_user(index: usize, user: &User, context: &mut Context<'_>) -> UserSpec
         && !is_crypt_hash(hash.0.expose())
     {
         let wrong = Diagnostic::error("users.passwd", format!("the password of `{}` is not a hash", user.name.0));
-        context.refuse(&format!("{path}.hashed_passwd"), wrong.hint("make one with `mkpasswd -m yescrypt`; it begins with $y$ or $6$"));
+        context.refuse(
+            &format!("{path}.hashed_passwd"),
+            wrong.hint("make one with `mkpasswd -m yescrypt`; it begins with $y$ or $6$"),
+        );
     }
     if user.gecos.as_ref().is_some_and(|gecos| gecos.contains(|c: char| c == ':' || c.is_control())) {
         let wrong = Diagnostic::error("users.gecos", "the full name has a `:` or a line break");
@@ -106,7 +111,9 @@ fn decide_user(index: usize, user: &User, context: &mut Context<'_>) -> UserSpec
 
 /// crypt(5): `$id$…`, printable, without `:`.
 fn is_crypt_hash(text: &str) -> bool {
-    text.starts_with('$') && text.matches('$').count() >= 3 && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
+    text.starts_with('$')
+        && text.matches('$').count() >= 3
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
 }
 
 fn check_users(context: &mut Context<'_>) {
@@ -126,7 +133,12 @@ fn check_users(context: &mut Context<'_>) {
 }
 
 /// Only `${vars.NAME}` is replaced, so that a script's own `${name}` stays as it is.
-fn decide_file(index: usize, file: &WriteFile, values: &BTreeMap<String, String>, context: &mut Context<'_>) -> FileSpec {
+fn decide_file(
+    index: usize,
+    file: &WriteFile,
+    values: &BTreeMap<String, String>,
+    context: &mut Context<'_>,
+) -> FileSpec {
     let path = format!("write_files[{index}]");
     let content = match file.encoding {
         Encoding::Text => match fill_in(&file.content, values) {
@@ -141,7 +153,8 @@ fn decide_file(index: usize, file: &WriteFile, values: &BTreeMap<String, String>
             let text: String = file.content.chars().filter(|c| !c.is_whitespace()).collect();
             if base64::engine::general_purpose::STANDARD.decode(&text).is_err() {
                 let wrong = Diagnostic::error("write_files.content", "the content is not base64");
-                context.refuse(&format!("{path}.content"), wrong.hint("encode it with `base64`, or leave `encoding` out"));
+                context
+                    .refuse(&format!("{path}.content"), wrong.hint("encode it with `base64`, or leave `encoding` out"));
             }
             Content::Base64(text)
         }
@@ -179,7 +192,10 @@ fn check_files(context: &mut Context<'_>) {
         let path = format!("write_files[{index}].path");
         let at = &file.path.0;
         if at == "/" || at.as_str().ends_with('/') {
-            context.refuse(&path, Diagnostic::error("write_files.path", format!("`{at}` is a folder")).hint("name a file"));
+            context.refuse(
+                &path,
+                Diagnostic::error("write_files.path", format!("`{at}` is a folder")).hint("name a file"),
+            );
         }
         if !paths.insert(at) {
             let wrong = Diagnostic::error("write_files.duplicate", format!("{at} is written twice"));
@@ -194,7 +210,9 @@ fn check_files(context: &mut Context<'_>) {
 
 /// `language_TERRITORY.codeset@modifier`, and a path below `/usr/share/zoneinfo`.
 fn check_locale(context: &mut Context<'_>) {
-    let plain = |text: &str, also: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || also.contains(c));
+    let plain = |text: &str, also: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || also.contains(c))
+    };
     if let Some(locale) = &context.config.locale
         && !plain(locale, "_.@-")
     {
@@ -221,8 +239,14 @@ fn check_reporter(name: &str, reporter: &Reporter, context: &mut Context<'_>) {
     match (reporter.r#type, &reporter.endpoint) {
         (ReporterType::Webhook, Some(endpoint)) => {
             if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
-                let wrong = Diagnostic::error("reporting.endpoint", format!("`{}` is not an http address", endpoint.escape_debug()));
-                context.refuse(&format!("{path}.endpoint"), wrong.hint("write such as https://cfg.example.org/events/${uuid}"));
+                let wrong = Diagnostic::error(
+                    "reporting.endpoint",
+                    format!("`{}` is not an http address", endpoint.escape_debug()),
+                );
+                context.refuse(
+                    &format!("{path}.endpoint"),
+                    wrong.hint("write such as https://cfg.example.org/events/${uuid}"),
+                );
             }
         }
         (ReporterType::Webhook, None) => {
@@ -232,7 +256,10 @@ fn check_reporter(name: &str, reporter: &Reporter, context: &mut Context<'_>) {
         (ReporterType::Print, _) => {}
         (later @ (ReporterType::Syslog | ReporterType::Led), _) => {
             let message = format!("{} is not in this version of castiron", format!("{later:?}").to_lowercase());
-            context.refuse(&format!("{path}.type"), Diagnostic::error("config.later", message).hint("write webhook or print"));
+            context.refuse(
+                &format!("{path}.type"),
+                Diagnostic::error("config.later", message).hint("write webhook or print"),
+            );
         }
     }
 }

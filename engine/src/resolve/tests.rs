@@ -45,11 +45,14 @@ fn the_shortest_config_makes_a_disk_for_both_kinds_of_firmware() {
         .partitions()
         .map(|(_, part)| format!("{} {} {} {}", part.number, part.node, part.start, part.length))
         .collect();
-    assert_eq!(shown, ["1 bios 1 MiB 1 MiB", "2 esp 2 MiB 128 MiB", "3 root 130 MiB 8061 MiB"]);
+    assert_eq!(shown, ["1 bios 1 MiB 1 MiB", "2 esp 2 MiB 128 MiB", "3 root 130 MiB 7.9 GiB"]);
     let types: Vec<Uuid> = spec.graph.partitions().map(|(_, part)| part.type_guid).collect();
     assert_eq!(types[..2], [BIOS_BOOT, ESP]);
-    let mounts: Vec<String> =
-        spec.graph.mounts().map(|mount| format!("{} {} {} {}", mount.base, mount.at, mount.options, mount.fsck_pass)).collect();
+    let mounts: Vec<String> = spec
+        .graph
+        .mounts()
+        .map(|mount| format!("{} {} {} {}", mount.base, mount.at, mount.options, mount.fsck_pass))
+        .collect();
     assert_eq!(mounts, ["mkfs_root / errors=remount-ro 1", "esp_esp /boot/efi umask=0077 2"]);
     assert_eq!(spec.boot.firmware, [Firmware::Bios]);
     assert_eq!(spec.boot.consoles.last().unwrap(), "ttyS0,115200n8");
@@ -63,9 +66,11 @@ fn an_image_boots_by_every_firmware_of_the_board() {
     assert_eq!(spec.boot.firmware, [Firmware::Uefi, Firmware::Bios]);
     assert_eq!(spec.graph.disks().map(|(_, disk)| disk.size).collect::<Vec<_>>(), [Bytes::gib(3)]);
     let request = archive_request(&config, &machine(), &Catalogue::shipped().unwrap(), &defaults()).unwrap();
-    assert!(["grub-pc-bin", "grub-efi-amd64-bin", "grub2-common", "linux-image-amd64"]
-        .iter()
-        .all(|name| request.include.iter().any(|included| included == name)));
+    assert!(
+        ["grub-pc-bin", "grub-efi-amd64-bin", "grub2-common", "linux-image-amd64"]
+            .iter()
+            .all(|name| request.include.iter().any(|included| included == name))
+    );
 }
 
 fn defaults() -> ArchiveDefaults {
@@ -96,9 +101,15 @@ users: [ { name: ops, sudo: ALL=(ALL) NOPASSWD:ALL } ]
 packages: [openssh-server, libc6:i386]
 ";
     let config = config::parse(text.as_bytes(), "image.yaml").unwrap();
-    let request = archive_request(&config, &machine(), &Catalogue::shipped().unwrap(), &ArchiveDefaults::default()).unwrap();
-    let sources: Vec<String> =
-        request.sources.iter().map(|source| format!("{} {} {}", source.mirrors.join("|"), source.suites.join(","), source.components.join(","))).collect();
+    let request =
+        archive_request(&config, &machine(), &Catalogue::shipped().unwrap(), &ArchiveDefaults::default()).unwrap();
+    let sources: Vec<String> = request
+        .sources
+        .iter()
+        .map(|source| {
+            format!("{} {} {}", source.mirrors.join("|"), source.suites.join(","), source.components.join(","))
+        })
+        .collect();
     assert_eq!(
         sources,
         [
@@ -117,7 +128,8 @@ packages: [openssh-server, libc6:i386]
 #[test]
 fn without_a_mirror_the_error_says_what_to_write() {
     let config = config::parse(SHORTEST.as_bytes(), "image.yaml").unwrap();
-    let found = archive_request(&config, &machine(), &Catalogue::shipped().unwrap(), &ArchiveDefaults::default()).unwrap_err();
+    let found =
+        archive_request(&config, &machine(), &Catalogue::shipped().unwrap(), &ArchiveDefaults::default()).unwrap_err();
     assert!(found.to_string().starts_with("image.yaml:2:22: error: no mirror is known [source.mirror]"), "{found}");
 }
 

@@ -59,12 +59,12 @@ fn every_key_finds_its_disk() {
         ("match: { size: '>= 1TiB' }", "sda"),
         ("match: { size: '1TiB..8TiB' }", "sda"),
         ("match: { rotational: true }", "sda"),
-        ("match: { serial: S671 }", "nvme0n1"),
-        ("match: { serial: 'S67[12]' }", "nvme0n1"),
-        ("match: { wwn: 0x5000c5000000029f }", "nvme0n1"),
-        ("match: { wwn: naa.5000c5000000029f }", "nvme0n1"),
-        ("match: { by_path: 'pci-*:2a0.0' }", "nvme1n1"),
-        ("match: { by_id: nvme-Drive_S672 }", "nvme1n1"),
+        ("match: { serial: S645 }", "nvme0n1"),
+        ("match: { serial: 'S64[59]' }", "nvme0n1"),
+        ("match: { wwn: '0x5000c50000000285' }", "nvme0n1"),
+        ("match: { wwn: naa.5000c50000000285 }", "nvme0n1"),
+        ("match: { by_path: 'pci-*:286.0' }", "nvme1n1"),
+        ("match: { by_id: nvme-Drive_S646 }", "nvme1n1"),
         ("match: { name: 'nvme1*', transport: nvme }", "nvme1n1"),
         ("match: { transport: usb }\nallow_boot_medium: true", "sdb"),
         ("pick: largest", "sda"),
@@ -82,8 +82,8 @@ fn two_that_fit_are_refused_with_what_tells_them_apart() {
         &server(),
         expect![[r#"
             error: 2 disks fit `sys` equally [disk.ambiguous]
-                nvme0n1 480 GiB, nvme, model Drive, serial S671, wwn 0x5000c5000000029f, path pci-0000:00:29f.0
-                nvme1n1 480 GiB, nvme, model Drive, serial S672, wwn 0x5000c500000002a0, path pci-0000:00:2a0.0
+                nvme0n1 480 GiB, nvme, model Drive, serial S645, wwn 0x5000c50000000285, path pci-0000:00:285.0
+                nvme1n1 480 GiB, nvme, model Drive, serial S646, wwn 0x5000c50000000286, path pci-0000:00:286.0
               hint: add `serial` or `wwn` or `by_path` to `match`"#]],
     );
     check(
@@ -91,8 +91,8 @@ fn two_that_fit_are_refused_with_what_tells_them_apart() {
         &server(),
         expect![[r#"
             error: 2 disks fit `sys` equally [disk.ambiguous]
-                nvme0n1 480 GiB, nvme, model Drive, serial S671, wwn 0x5000c5000000029f, path pci-0000:00:29f.0
-                nvme1n1 480 GiB, nvme, model Drive, serial S672, wwn 0x5000c500000002a0, path pci-0000:00:2a0.0
+                nvme0n1 480 GiB, nvme, model Drive, serial S645, wwn 0x5000c50000000285, path pci-0000:00:285.0
+                nvme1n1 480 GiB, nvme, model Drive, serial S646, wwn 0x5000c50000000286, path pci-0000:00:286.0
               hint: add `serial` or `wwn` or `by_path` to `match`"#]],
     );
 }
@@ -104,9 +104,9 @@ fn none_that_fits_shows_all_and_why_not() {
         &server(),
         expect![[r#"
             error: no disk fits for `sys` [disk.none]
-                loop0 1 GiB, loop, model Drive, serial S595, wwn 0x5000c50000000253, path pci-0000:00:253.0: not a disk of its own
-                nvme0n1 480 GiB, nvme, model Drive, serial S671, wwn 0x5000c5000000029f, path pci-0000:00:29f.0: transport is nvme, not sata
-                nvme1n1 480 GiB, nvme, model Drive, serial S672, wwn 0x5000c500000002a0, path pci-0000:00:2a0.0: transport is nvme, not sata
+                loop0 1 GiB, loop, model Drive, serial S490, wwn 0x5000c500000001ea, path pci-0000:00:1ea.0: not a disk of its own
+                nvme0n1 480 GiB, nvme, model Drive, serial S645, wwn 0x5000c50000000285, path pci-0000:00:285.0: transport is nvme, not sata
+                nvme1n1 480 GiB, nvme, model Drive, serial S646, wwn 0x5000c50000000286, path pci-0000:00:286.0: transport is nvme, not sata
                 sda 3.9 TiB, sas, model Drive, serial S312, wwn 0x5000c50000000138, path pci-0000:00:138.0: transport is sas, not sata
                 sdb 16 GiB, usb, model Drive, serial S313, wwn 0x5000c50000000139, path pci-0000:00:139.0: the machine was started from it
                 sr0 1 GiB, optical, model Drive, serial S277, wwn 0x5000c50000000115, path pci-0000:00:115.0: an optical drive
@@ -284,7 +284,7 @@ fn any_wanted() -> impl Strategy<Value = storage::Disk> {
             "size: '1GiB..2GiB'",
             "model: 'G*'",
             "serial: '[12]'",
-            "wwn: 0x1",
+            "wwn: '0x1'",
             "by_path: pci-*",
             "removable: false",
             "rotational: true",
