@@ -19,6 +19,7 @@ pub mod inventory;
 pub mod plan;
 pub mod resolve;
 pub mod run;
+pub mod resolve;
 pub mod spec;
 pub mod system;
 pub mod trust;

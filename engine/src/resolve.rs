@@ -1,5 +1,218 @@
-//! What people wrote and what the machine reports become what shall be.
+//! From what was written and what was seen to what shall be.
 //!
-//! Invariant: pure; the same input gives the same answer, on every machine and every day.
+//! In: a [`Config`], an [`Inventory`], the [`Catalogue`], the packages that the archive gave, a seed. Out: a
+//! [`Spec`] with every default filled in, every identity chosen and every size in bytes; or all that is
+//! wrong, with places.
+//!
+//! Invariant: pure. The same inputs give the same bytes; identities derive from the seed.
 
-pub mod disks;
+pub mod archive;
+mod boot;
+mod disks;
+mod geometry;
+mod layout;
+mod machine;
+mod network;
+mod partition_type;
+mod storage;
+mod system;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+
+use uuid::Uuid;
+
+use crate::catalogue::{Board, Catalogue, Distribution};
+use crate::config::Config;
+use crate::config::source::Bootstrap;
+use crate::config::storage::{Layout, LocalLoop, Storage};
+use crate::config::system::{Ending as WrittenEnding, InstallMode};
+use crate::config::values::{Command, Size};
+use crate::debian::PackageSet;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::inventory::Inventory;
+use crate::spec::{CommandSpec, CommandsSpec, Ending, Spec};
+use crate::units::{Bytes, Digest};
+
+pub use archive::{ArchiveDefaults, archive_request};
+pub use system::secrets;
+
+/// Everything a part of `resolve` looks at, and where it leaves what is wrong.
+struct Context<'a> {
+    config: &'a Config,
+    inventory: &'a Inventory,
+    packages: Option<&'a PackageSet>,
+    distribution: &'a Distribution,
+    board: &'a Board,
+    bootstrap: &'a Bootstrap,
+    seed: Uuid,
+    found: Diagnostics,
+}
+
+impl Context<'_> {
+    /// Notes a mistake at the place of a value such as `boot.loader`.
+    fn refuse(&mut self, path: &str, diagnostic: Diagnostic) {
+        self.found.push(diagnostic.at(self.config.places.of(path)));
+    }
+
+    /// An identity that is the same whenever the same machine gets the same config.
+    fn identity(&self, name: &str) -> Uuid {
+        Uuid::new_v5(&self.seed, name.as_bytes())
+    }
+}
+
+/// Decides everything, or says all that stands against it.
+pub fn resolve(
+    config: &Config,
+    inventory: &Inventory,
+    catalogue: &Catalogue,
+    packages: Option<&PackageSet>,
+    seed: Uuid,
+) -> Result<Spec, Diagnostics> {
+    let source = Sources::find(config, inventory, catalogue)?;
+    let mut context = Context {
+        config,
+        inventory,
+        packages,
+        distribution: source.distribution,
+        board: source.board,
+        bootstrap: source.bootstrap,
+        seed,
+        found: Diagnostics::default(),
+    };
+    machine::check(&mut context);
+    check_mode(&mut context);
+    let storage = match &config.storage {
+        Some(storage) => Cow::Borrowed(storage),
+        None => Cow::Owned(layout::default()),
+    };
+    let graph = storage::resolve(&storage, &mut context);
+    let boot = boot::resolve(graph.as_ref(), &mut context);
+    let system = system::resolve(&mut context);
+    let commands = commands(&mut context);
+    if context.found.has_errors() {
+        return Err(context.found);
+    }
+    let (Some(graph), Some(boot)) = (graph, boot) else { return Err(context.found) };
+    Ok(Spec {
+        seed,
+        architecture: source.architecture.to_owned(),
+        graph,
+        packages: packages.cloned(),
+        system,
+        boot,
+        commands,
+        on_success: ending(config.install.on_success),
+    })
+}
+
+/// The seed of a machine's installation: the same machine and the same config give the same result.
+pub fn seed(inventory: &Inventory, config: &[u8]) -> Uuid {
+    let dmi = &inventory.dmi;
+    let machine = [&dmi.uuid, &dmi.serial, &dmi.product].map(|text| text.as_deref().unwrap_or_default()).join("\0");
+    let first_mac = inventory.nics.iter().find_map(|nic| nic.mac.as_deref()).unwrap_or_default();
+    let name = format!("castiron\0{machine}\0{first_mac}\0{}", Digest::of(config));
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
+}
+
+/// The same config for an image file: every disk becomes a file with the disk's name. `size` goes before the
+/// one that is written.
+pub fn as_image(mut config: Config, size: Option<Bytes>) -> Config {
+    let mut storage = config.storage.take().unwrap_or_else(layout::default);
+    for entry in &mut storage.layout {
+        if let Layout::Disk(disk) = entry {
+            *entry = Layout::LocalLoop(Box::new(LocalLoop {
+                name: disk.name.clone(),
+                size: None,
+                block_size: None,
+                directory: None,
+                partitioning: disk.partitioning.take(),
+                mkfs: disk.mkfs.take(),
+            }));
+        }
+        if let (Layout::LocalLoop(image), Some(size)) = (entry, size) {
+            image.size = Some(Size::Exact(size));
+        }
+    }
+    config.storage = Some(Storage { layout: storage.layout });
+    config
+}
+
+/// What the source refers to in the catalogue.
+struct Sources<'a> {
+    bootstrap: &'a Bootstrap,
+    distribution: &'a Distribution,
+    board: &'a Board,
+    architecture: &'a str,
+}
+
+impl<'a> Sources<'a> {
+    fn find(config: &'a Config, inventory: &'a Inventory, catalogue: &'a Catalogue) -> Result<Self, Diagnostics> {
+        let Some(bootstrap) = &config.source.bootstrap else {
+            return Err(Diagnostic::error("source.none", "`source` names nothing to install")
+                .at(config.places.of("source"))
+                .hint("write `source: { bootstrap: { release: trixie } }`")
+                .into());
+        };
+        let Some(distribution) = catalogue.distribution(&bootstrap.distribution) else {
+            let known: Vec<&str> = catalogue.distributions.iter().map(|known| known.name.as_str()).collect();
+            let message = format!("distribution `{}` is not known", bootstrap.distribution);
+            return Err(Diagnostic::error("source.distribution", message)
+                .at(config.places.of("source.bootstrap.distribution"))
+                .hint(format!("write one of: {}", known.join(", ")))
+                .into());
+        };
+        let architecture = bootstrap.architecture.as_deref().unwrap_or(&inventory.architecture);
+        let Some(board) = catalogue.board_for(architecture) else {
+            let known: Vec<&str> = catalogue.boards.iter().map(|board| board.arch.as_str()).collect();
+            return Err(Diagnostic::error(
+                "source.architecture",
+                format!("no board has architecture `{architecture}`"),
+            )
+            .at(config.places.of("source.bootstrap.architecture"))
+            .hint(format!("write one of: {}", known.join(", ")))
+            .into());
+        };
+        Ok(Self { bootstrap, distribution, board, architecture })
+    }
+}
+
+fn check_mode(context: &mut Context<'_>) {
+    match context.config.install.mode {
+        InstallMode::Install | InstallMode::Rehearse => {}
+        mode @ (InstallMode::Inspect | InstallMode::Wipe | InstallMode::Rescue | InstallMode::Ramdisk) => {
+            let message = format!("mode `{}` is not in this version of castiron", format!("{mode:?}").to_lowercase());
+            context.refuse(
+                "install.mode",
+                Diagnostic::error("config.later", message).hint("write `install` or `rehearse`"),
+            );
+        }
+    }
+}
+
+fn ending(ending: WrittenEnding) -> Ending {
+    match ending {
+        WrittenEnding::Reboot => Ending::Reboot,
+        WrittenEnding::Poweroff => Ending::Poweroff,
+        WrittenEnding::Halt => Ending::Halt,
+        WrittenEnding::Kexec => Ending::Kexec,
+        WrittenEnding::Shell => Ending::Shell,
+        WrittenEnding::Wait => Ending::Wait,
+    }
+}
+
+fn commands(context: &mut Context<'_>) -> CommandsSpec {
+    let decide = |commands: &[Command]| commands.iter().map(command).collect::<Vec<_>>();
+    let config = context.config;
+    let mut in_target: Vec<CommandSpec> = network::enable(context).into_iter().map(CommandSpec::Exec).collect();
+    in_target.extend(decide(&config.in_target));
+    CommandsSpec { early: decide(&config.early_commands), in_target, late: decide(&config.late_commands) }
+}
+
+fn command(command: &Command) -> CommandSpec {
+    match command {
+        Command::Shell(text) => CommandSpec::Shell(text.clone()),
+        Command::Exec(words) => CommandSpec::Exec(words.clone()),
+    }
+}
