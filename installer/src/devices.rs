@@ -11,6 +11,7 @@ use crate::cmdline::Boot;
 use crate::console::Console;
 use crate::log;
 use crate::modules::{self, Loader, ModuleError};
+use crate::power;
 use crate::uevent::{Listener, Received, Uevent};
 
 /// The machine is settled when nothing came for this long.
@@ -62,6 +63,7 @@ impl Devices {
             }
             Err(cause) => console.warn(&format!("devices that come later are not noticed: {cause}")),
         }
+        power::watch_present(&root.join("dev"));
         let listed = std::fs::read_to_string(root.join(MODULES_TO_LOAD)).unwrap_or_default();
         for name in modules::parse_list(&listed).iter().chain(&boot.modules) {
             if let Err(error) = shared.loader.load(name) {
@@ -165,8 +167,14 @@ impl Shared {
         activity.events += 1;
         drop(activity);
         self.changed.notify_all();
-        if let (true, Some(alias)) = (event.action == "add", event.property("MODALIAS")) {
+        if event.action != "add" {
+            return;
+        }
+        if let Some(alias) = event.property("MODALIAS") {
             self.working(|loader| loader.load_for([alias.to_owned()]));
+        }
+        if let Some(device) = event.property("DEVNAME").filter(|name| name.starts_with("input/event")) {
+            power::watch(&Path::new("/dev").join(device));
         }
     }
 

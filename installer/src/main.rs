@@ -13,6 +13,7 @@ mod log;
 mod memory;
 mod modules;
 mod phases;
+mod power;
 mod reaper;
 mod uevent;
 

@@ -133,7 +133,8 @@ fn the_work_may_end_in_any_way() {
         let panic_in_thread = || -> u32 { std::thread::spawn(|| -> u32 { panic!("thread") }).join().unwrap_or(7) };
         assert_eq!(ended(panic_in_thread), Ended::Returned(7));
         fn endless(depth: u64) -> u64 {
-            std::hint::black_box([depth; 4096]).iter().sum::<u64>() + endless(depth + 1)
+            let frame = std::hint::black_box([depth; 4096]);
+            if frame[0] == u64::MAX { 0 } else { frame[1] + endless(depth + 1) }
         }
         assert!(matches!(ended(|| endless(0) as u32), Ended::Died(how) if how.contains("SIG")));
         // Still a working PID 1 after all that.

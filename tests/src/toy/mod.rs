@@ -6,7 +6,7 @@
 
 mod archive;
 mod package;
-mod real;
+pub mod real;
 mod recipes;
 pub mod tar;
 
