@@ -8,7 +8,7 @@ pub mod distribution;
 
 use thiserror::Error;
 
-pub use board::{Board, BoardError, Firmware, ModuleEntry};
+pub use board::{Bios, Board, BoardError, Efi, Firmware, Grub, ModuleEntry, PackageFile};
 pub use distribution::Distribution;
 
 const BOARDS: &[(&str, &str)] =
