@@ -8,9 +8,11 @@
 
 #![allow(clippy::disallowed_methods, reason = "the harness starts programs; it is no part of the engine")]
 
+pub mod appliance;
 pub mod host;
 pub mod http;
 pub mod leaks;
 pub mod proxy;
 pub mod qemu;
+pub mod site;
 pub mod toy;

@@ -218,12 +218,16 @@ fn converse(stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
             _ => respond(shared, &request),
         };
         let response = response.unwrap_or_else(|| Response::text(404, format!("no {} here\n", request.path)));
-        let status = response.status;
+        // Noted before the client can know of it; what went out is filled in afterwards.
+        let number = {
+            let (method, path) = (request.method.clone(), request.path.clone());
+            let mut log = locked(&shared.log);
+            log.push(Entry { at, method, path, status: response.status, sent: 0, received: request.body.clone() });
+            log.len() - 1
+        };
         let mut out = faults::Outlet::new(stream, fault, &shared.budget);
         let ended = wire::write_response(&mut out, &request, response);
-        let entry =
-            Entry { at, method: request.method, path: request.path, status, sent: out.sent(), received: request.body };
-        locked(&shared.log).push(entry);
+        locked(&shared.log)[number].sent = out.sent();
         if out.died() {
             cut(shared);
         }

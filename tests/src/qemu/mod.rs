@@ -172,7 +172,10 @@ impl Machine {
     fn firmware(&self, command: &mut Command) -> Result<()> {
         match self.firmware {
             Firmware::Bios => {
-                command.args(["-machine", "pc"]);
+                // SeaBIOS says on its debug port what it boots, and that it finds nothing to boot.
+                let log = format!("file,id=firmware,path={}", self.file("firmware.log"));
+                command.args(["-machine", "pc", "-chardev", &log]);
+                command.args(["-device", "isa-debugcon,iobase=0x402,chardev=firmware"]);
             }
             Firmware::Uefi => {
                 let variables = self.folder.join("uefi-variables.fd");

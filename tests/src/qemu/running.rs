@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use castiron_engine::event::Event;
 
-use super::{Machine, WriteLog};
+use super::{Firmware, Machine, WriteLog};
 use crate::host::{Failure, Result, Subject};
 
 /// A place among the machines that may run at one time: as many as there are processors by two.
@@ -73,6 +73,23 @@ impl Running {
     pub fn console(&self) -> Console {
         let bytes = std::fs::read(self.machine.folder.join("console.log")).unwrap_or_default();
         Console(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Waits until the firmware has tried everything and found nothing that it could start.
+    pub fn expect_nothing_to_boot(&mut self, within: Duration) -> Result<()> {
+        let end = Instant::now() + within;
+        while Instant::now() < end && !self.has_ended()? {
+            let said = match self.machine.firmware {
+                Firmware::Bios => std::fs::read(self.machine.folder.join("firmware.log")).unwrap_or_default(),
+                Firmware::Uefi => std::fs::read(self.machine.folder.join("console.log")).unwrap_or_default(),
+            };
+            let said = String::from_utf8_lossy(&said).into_owned();
+            if ["No bootable device", "UEFI Interactive Shell"].iter().any(|text| said.contains(text)) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Err(Failure(format!("the firmware did not give up; the console ends with:\n{}", self.console().tail())))
     }
 
     /// Waits until the console shows `text`, and gives the time since power-on. It is a failure when the machine

@@ -58,3 +58,18 @@ fn the_probe_boots_a_guest() {
     assert!(accel::probe(Accel::Tcg).unwrap(), "software emulation works everywhere");
     accel().unwrap();
 }
+
+#[test]
+fn an_empty_disk_boots_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    for firmware in [Firmware::Bios, Firmware::Uefi] {
+        let mut machine = Machine::new(&folder.path().join(format!("{firmware:?}")), Boot::Disk);
+        machine.firmware = firmware;
+        machine.network = Network::None;
+        machine.memory_mib = 128;
+        machine.disks = vec![Disk::empty(&folder.path().join("disk"), "EMPTY", 1 << 20).unwrap().recorded()];
+        let mut running = machine.start().unwrap();
+        running.expect_nothing_to_boot(Duration::from_secs(90)).unwrap();
+        assert_eq!(running.writes("EMPTY").unwrap().changes(), 0);
+    }
+}

@@ -10,6 +10,7 @@ pub mod real;
 mod recipes;
 pub mod tar;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -23,6 +24,15 @@ use crate::host::{self, Failure, Result, Subject};
 /// Writes the toy archive below `folder`, which must be empty.
 pub fn write(folder: &Path) -> Result<Archive> {
     Archive::write(folder, &recipes::all()?)
+}
+
+/// What an installed toy said about itself: the last word on each name.
+pub fn report(console: &str) -> BTreeMap<String, String> {
+    let lines = console.lines().filter_map(|line| line.trim_end().split_once(REPORT).map(|(_, said)| said));
+    lines
+        .filter_map(|said| said.split_once(' '))
+        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+        .collect()
 }
 
 /// The toy archive, made when a process first asks for it. One process at a time has it.

@@ -182,7 +182,7 @@ const INIT: &str = r#"#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
-mount -t devtmpfs devtmpfs /dev 2>/dev/null
+[ -c /dev/null ] || mount -t devtmpfs devtmpfs /dev
 exec </dev/console >/dev/console 2>&1
 say() { echo "toy: $*"; }
 say hostname "$(cat /etc/hostname 2>/dev/null)"
@@ -231,7 +231,7 @@ fn base(busybox: &[u8]) -> Package {
 
 /// Modules that the initramfs of the toy loads, in this order.
 const MODULES: &[&str] =
-    &["virtio", "virtio_ring", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk"];
+    &["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk"];
 
 const INITRAMFS_INIT: &str = r#"#!/bin/busybox sh
 busybox mkdir -p /proc /sys /dev /root

@@ -1,7 +1,9 @@
 use std::process::Command;
+use std::time::Duration;
 
 use super::*;
 use crate::host::run;
+use crate::qemu::{Boot, Disk, KERNEL_ARGUMENTS, Machine, Network};
 
 /// dpkg-deb, apt and gpgv on this host read what we write.
 #[test]
@@ -110,8 +112,39 @@ fn dpkg_of_this_host_installs_it() {
         inside(&[&format!("/usr/lib/toy/check.d/{check}")]).unwrap();
     }
     assert!(inside(&["/bin/sh", "-c", "dpkg --audit"]).unwrap().stdout.is_empty());
+
+    boots(&root, folder.path());
     let deb = debs.iter().find(|path| broken(path)).unwrap();
     std::fs::copy(deb, root.join("debs/broken.deb")).unwrap();
     let failure = inside(&["/usr/bin/dpkg", "-i", "/debs/broken.deb"]).unwrap_err();
     assert!(failure.0.contains("this never works"), "{failure}");
+}
+
+/// What dpkg made is a system that starts, by its own kernel and initramfs.
+fn boots(root: &Path, folder: &Path) {
+    let disk = folder.join("toy.raw");
+    let mut mkfs = Command::new("mkfs.ext4");
+    run(mkfs.args(["-q", "-L", "toy", "-d"]).arg(root).arg(&disk).arg("192M")).unwrap();
+    let file = |prefix: &str| {
+        let entries = std::fs::read_dir(root.join("boot")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).find(|path| path.to_string_lossy().contains(prefix)).unwrap()
+    };
+    let boot = Boot::Kernel {
+        kernel: file("vmlinuz-"),
+        initramfs: file("initrd.img-"),
+        arguments: format!("{KERNEL_ARGUMENTS} quiet root=LABEL=toy"),
+    };
+    let mut machine = Machine::new(&folder.join("machine"), boot);
+    machine.network = Network::None;
+    machine.memory_mib = 256;
+    machine.disks = vec![Disk::raw(&disk, "TOY")];
+    let mut running = machine.start().unwrap();
+    running.expect(UP, &["Kernel panic", "no root file system"], Duration::from_secs(120)).unwrap();
+    running.expect_end(Duration::from_secs(30)).unwrap();
+    let report = report(&running.console().0);
+    assert_eq!(report.get("root").map(String::as_str), Some("ext4"), "{report:?}");
+    for name in ["slow", "trigger", "conffile", "divert", "links", "daemon"] {
+        assert_eq!(report.get(name).map(String::as_str), Some("ok"), "{report:?}");
+    }
+    assert_eq!(report.get("audit").map(String::as_str), Some("clean"), "{report:?}");
 }

@@ -1,0 +1,66 @@
+//! What must work: every way to start the appliance, every firmware, little memory, one family of addresses.
+
+use castiron_tests::appliance::Appliance;
+use castiron_tests::qemu::{Boot, Firmware, Front, Machine, Network};
+use castiron_tests::site::Site;
+use castiron_tests::toy;
+
+use crate::support::{TARGET, boots, installed, machine};
+
+/// A site with a toy config on the target disk, fetched from `url_of` the server.
+fn site(name: &str, packages: &[&str]) -> Site {
+    let site = Site::new(name).unwrap();
+    let config = site.toy_config(&site.server.guest_url(), &format!("serial: {TARGET}"), packages).unwrap();
+    site.publish("toy", &config, &[]).unwrap();
+    site
+}
+
+fn install(site: &Site, machine: Machine) {
+    let mut running = machine.start().unwrap();
+    installed(site, &mut running);
+}
+
+/// The way of old machines: iPXE in the card's ROM, a script by TFTP, kernel and initramfs by HTTP; 512 MiB.
+#[test]
+fn from_ipxe_on_bios_with_512_mib() {
+    let site = site("ipxe-bios", &[]);
+    let url = site.server.guest_url();
+    site.server.folder("/appliance", &Appliance::shared().unwrap().folder);
+    let tftp = site.folder.join("tftp");
+    std::fs::create_dir(&tftp).unwrap();
+    let arguments = site.arguments(&url, "toy");
+    let script = format!(
+        "#!ipxe\nkernel {url}/appliance/vmlinuz initrd=initramfs.img {arguments} BOOTIF=01-${{mac:hexhyp}}\n\
+         initrd {url}/appliance/initramfs.img\nboot\n"
+    );
+    std::fs::write(tftp.join("boot.ipxe"), script).unwrap();
+    let mut machine = machine(&site, &url, "toy");
+    machine.boot = Boot::Network { folder: tftp, file: "boot.ipxe".to_owned() };
+    machine.memory_mib = 512;
+    install(&site, machine);
+    boots(&site, Firmware::Bios, &[]);
+}
+
+/// On UEFI, with all packages that misbehave, on an NVMe disk.
+#[test]
+fn on_uefi_with_packages_that_misbehave() {
+    let site = site("uefi", toy::MISCHIEF);
+    let mut machine = machine(&site, &site.server.guest_url(), "toy");
+    machine.firmware = Firmware::Uefi;
+    machine.disks[0] = machine.disks[0].clone().on(Front::Nvme);
+    install(&site, machine);
+    boots(&site, Firmware::Uefi, &["slow", "trigger", "conffile", "divert", "links", "daemon"]);
+}
+
+/// Router advertisements alone: no DHCP, no IPv4 address anywhere.
+#[test]
+fn on_a_network_without_ipv4() {
+    let site = Site::new("ipv6").unwrap();
+    let url = site.server.guest_url_v6();
+    let config = site.toy_config(&url, &format!("serial: {TARGET}"), &[]).unwrap();
+    site.publish("toy", &config, &[]).unwrap();
+    let mut machine = machine(&site, &url, "toy");
+    machine.network = Network::Ipv6Only;
+    install(&site, machine);
+    boots(&site, Firmware::Bios, &[]);
+}
