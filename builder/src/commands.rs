@@ -1,9 +1,12 @@
 //! The commands: one file, one `Args`, one `run` each.
 
 mod appliance;
-mod apt_sources;
-mod bootstrap;
+pub mod apt_sources;
+pub mod bootstrap;
+mod build;
+mod clean;
 mod keygen;
+mod plan;
 mod schema;
 mod sign;
 mod validate;
@@ -20,7 +23,10 @@ use castiron_engine::diagnostic::Diagnostics;
 pub enum Command {
     Appliance(appliance::Args),
     Bootstrap(bootstrap::Args),
+    Build(build::Args),
+    Clean(clean::Args),
     Keygen(keygen::Args),
+    Plan(plan::Args),
     Schema(schema::Args),
     Sign(sign::Args),
     Validate(validate::Args),
@@ -31,7 +37,10 @@ impl Command {
         match self {
             Self::Appliance(args) => appliance::run(args),
             Self::Bootstrap(args) => bootstrap::run(args),
+            Self::Build(args) => build::run(args),
+            Self::Clean(args) => clean::run(args),
             Self::Keygen(args) => keygen::run(args),
+            Self::Plan(args) => plan::run(args),
             Self::Schema(args) => schema::run(args),
             Self::Sign(args) => sign::run(args),
             Self::Validate(args) => validate::run(args),
@@ -40,7 +49,7 @@ impl Command {
 }
 
 /// The bytes of a file, or of the standard input for `-`.
-fn read_input(path: &Utf8Path) -> Result<Vec<u8>, Report> {
+pub fn read_input(path: &Utf8Path) -> Result<Vec<u8>, Report> {
     let mut bytes = Vec::new();
     let read = match path.as_str() {
         "-" => std::io::stdin().read_to_end(&mut bytes),
@@ -85,10 +94,18 @@ impl Report {
     }
 
     pub fn show(&self) -> ExitCode {
+        ExitCode::from(self.show_status())
+    }
+
+    pub fn show_status(&self) -> u8 {
         if !self.text.is_empty() {
             eprintln!("{}", self.text);
         }
-        ExitCode::from(self.status)
+        self.status
+    }
+
+    pub fn with_status(self, status: u8) -> Self {
+        Self { status, ..self }
     }
 }
 

@@ -1,7 +1,11 @@
 //! `castiron`: the engine on a host. One file per command in `commands/`.
 
 mod commands;
+mod decide;
+mod isolate;
+mod qcow2;
 mod terminal;
+mod workspace;
 
 use std::process::ExitCode;
 

@@ -19,7 +19,6 @@ pub mod inventory;
 pub mod plan;
 pub mod resolve;
 pub mod run;
-pub mod resolve;
 pub mod spec;
 pub mod system;
 pub mod trust;

@@ -3,6 +3,7 @@
 //! Started as an ordinary program it does the same without touching the machine: the command line comes from
 //! `CASTIRON_CMDLINE`, a recorded inventory from `CASTIRON_INVENTORY`, and the ending is an exit status.
 
+mod appliance;
 mod cmdline;
 mod console;
 mod context;
@@ -90,9 +91,9 @@ fn show_panics(console: &Console) {
 
 /// All phases, from the first line on a console to the last.
 fn run(boot: &Boot, context: &mut Context, prepare: impl FnOnce(&mut Context) -> Result<(), Stopped>) -> Outcome {
-    let outcome = prepare(context)
-        .and_then(|()| check(boot, context))
-        .map_or_else(stopped, |failure| failure.unwrap_or_else(|| install(boot, context).unwrap_or_else(stopped)));
+    let outcome = prepare(context).and_then(|()| check(boot, context)).map_or_else(stopped, |failure| {
+        failure.unwrap_or_else(|| appliance::install(boot, context).unwrap_or_else(stopped))
+    });
     context.close(&outcome);
     outcome
 }
@@ -144,9 +145,4 @@ fn check(boot: &Boot, context: &Context) -> Result<Option<Outcome>, Stopped> {
         return Err(Stopped);
     }
     Ok(boot.diagnostics.has_errors().then(|| Outcome::failed("the kernel command line has mistakes")))
-}
-
-fn install(_boot: &Boot, context: &mut Context) -> Result<Outcome, Stopped> {
-    context.enter(Phase::Finish)?;
-    Ok(Outcome::done())
 }

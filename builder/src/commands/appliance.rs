@@ -86,9 +86,10 @@ pub fn run(args: Args) -> Result<(), Report> {
         cmdline: &args.cmdline,
         version: env!("CARGO_PKG_VERSION"),
     };
-    let mut appliance = step(&mut terminal, "appliance/assemble", "assemble kernel, initramfs and unified image", || {
-        Ok(assemble::assemble(&request, &|bytes| cache.compress_file(bytes), &|bytes| cache.compress_layer(bytes))?)
-    })?;
+    let mut appliance =
+        step(&mut terminal, "appliance/assemble", "assemble kernel, initramfs and unified image", || {
+            Ok(assemble::assemble(&request, &|bytes| cache.compress_file(bytes), &|bytes| cache.compress_layer(bytes))?)
+        })?;
     if !args.no_iso {
         let image = step(&mut terminal, "appliance/medium", "make the boot medium", || {
             let file = |name: &str| appliance.file(name).unwrap_or_default();
@@ -178,7 +179,10 @@ impl OwnFiles {
                     .with_hint("rename one of the files"));
             }
             let key = read(path)?;
-            if minisign::PublicKeyBox::from_string(&String::from_utf8_lossy(&key)).and_then(|key| key.into_public_key()).is_err() {
+            if minisign::PublicKeyBox::from_string(&String::from_utf8_lossy(&key))
+                .and_then(|key| key.into_public_key())
+                .is_err()
+            {
                 return Err(Report::usage(format!("error: {path} is no public key"))
                     .with_hint("`castiron keygen` makes a pair; the public half is meant here"));
             }
@@ -203,7 +207,9 @@ fn source_date_epoch() -> Result<Option<i64>, Report> {
     let Ok(text) = std::env::var("SOURCE_DATE_EPOCH") else { return Ok(None) };
     match text.parse() {
         Ok(seconds) => Ok(Some(seconds)),
-        Err(_) => Err(Report::usage(format!("error: SOURCE_DATE_EPOCH is `{text}`")).with_hint("write seconds since 1970")),
+        Err(_) => {
+            Err(Report::usage(format!("error: SOURCE_DATE_EPOCH is `{text}`")).with_hint("write seconds since 1970"))
+        }
     }
 }
 
@@ -232,9 +238,11 @@ fn show(appliance: &Appliance, folder: &Utf8Path) {
         println!("  {:>10}  {}", output.size, output.name);
     }
     let Totals { packages, files, modules, unpacked, .. } = manifest.totals;
-    println!("  {files} files of {packages} packages, {modules} modules, {unpacked} of memory; listed in {}", assemble::MANIFEST);
+    println!(
+        "  {files} files of {packages} packages, {modules} modules, {unpacked} of memory; listed in {}",
+        assemble::MANIFEST
+    );
     if !manifest.missing_firmware.is_empty() {
         println!("  {} firmware files that modules name are in none of the packages", manifest.missing_firmware.len());
     }
 }
-

@@ -156,7 +156,7 @@ fn check_target(dir: &Utf8Path) -> Result<(), Report> {
 }
 
 /// Debian's name for the machine this was built for.
-fn native_architecture() -> &'static str {
+pub fn native_architecture() -> &'static str {
     const NAMES: &[(&str, &str)] =
         &[("x86_64", "amd64"), ("aarch64", "arm64"), ("x86", "i386"), ("arm", "armhf"), ("powerpc64", "ppc64el")];
     let rust = std::env::consts::ARCH;

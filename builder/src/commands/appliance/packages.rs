@@ -46,11 +46,16 @@ impl ArchiveArgs {
         let suite = match &self.suite {
             Some(suite) => suite.clone(),
             None => suite_of(&host).ok_or_else(|| {
-                Report::usage("error: no suite is named, and this host's apt sources tell none").with_hint("give --suite and --mirror")
+                Report::usage("error: no suite is named, and this host's apt sources tell none")
+                    .with_hint("give --suite and --mirror")
             })?,
         };
         let mut sources = match self.mirror.is_empty() {
-            false => vec![Source { mirrors: self.mirror.clone(), suites: vec![suite.clone()], components: self.components.clone() }],
+            false => vec![Source {
+                mirrors: self.mirror.clone(),
+                suites: vec![suite.clone()],
+                components: self.components.clone(),
+            }],
             true => self.of_host(&host, &suite),
         };
         if sources.is_empty() {
@@ -60,7 +65,9 @@ impl ArchiveArgs {
         for text in &self.extra_source {
             let mut words = text.split_whitespace().filter(|word| *word != "deb").map(str::to_owned);
             let (Some(mirror), Some(suite)) = (words.next(), words.next()) else {
-                return Err(Report::usage(format!("error: `{text}` is no source")).with_hint("write `URI SUITE COMPONENT…`"));
+                return Err(
+                    Report::usage(format!("error: `{text}` is no source")).with_hint("write `URI SUITE COMPONENT…`")
+                );
             };
             let components: Vec<String> = words.collect();
             let components = if components.is_empty() { self.components.clone() } else { components };
@@ -71,7 +78,9 @@ impl ArchiveArgs {
 
     /// The host's sources of a suite, its updates and its security archive.
     fn of_host(&self, host: &[apt_sources::AptSource], suite: &str) -> Vec<Source> {
-        let belongs = |name: &&String| *name == suite || name.strip_prefix(suite).is_some_and(|rest| ["-updates", "-security"].contains(&rest));
+        let belongs = |name: &&String| {
+            *name == suite || name.strip_prefix(suite).is_some_and(|rest| ["-updates", "-security"].contains(&rest))
+        };
         let mut sources: Vec<Source> = Vec::new();
         for source in host {
             let suites: Vec<String> = source.suites.iter().filter(belongs).cloned().collect();
@@ -93,16 +102,27 @@ impl ArchiveArgs {
     /// The archives as lines of sources.list(5), for the appliance.
     pub fn sources_list(&self) -> Result<String, Report> {
         let line = |source: &Source, suite: &String| {
-            source.mirrors.first().map(|mirror| format!("deb {mirror} {suite} {}\n", source.components.join(" "))).unwrap_or_default()
+            source
+                .mirrors
+                .first()
+                .map(|mirror| format!("deb {mirror} {suite} {}\n", source.components.join(" ")))
+                .unwrap_or_default()
         };
-        Ok(self.sources()?.iter().flat_map(|source| source.suites.iter().map(move |suite| line(source, suite))).collect())
+        Ok(self
+            .sources()?
+            .iter()
+            .flat_map(|source| source.suites.iter().map(move |suite| line(source, suite)))
+            .collect())
     }
 }
 
 /// The suite that the host's apt sources follow: the first that has an updates suite beside it.
 fn suite_of(host: &[apt_sources::AptSource]) -> Option<String> {
     let suites: Vec<&String> = host.iter().flat_map(|source| &source.suites).collect();
-    suites.iter().find(|suite| suites.iter().any(|other| **other == format!("{suite}-updates"))).map(|suite| (*suite).clone())
+    suites
+        .iter()
+        .find(|suite| suites.iter().any(|other| **other == format!("{suite}-updates")))
+        .map(|suite| (*suite).clone())
 }
 
 /// The named packages with all they need, unpacked, as one tree.
@@ -114,7 +134,9 @@ pub fn overlay(
     terminal: &mut Terminal,
 ) -> Result<Overlay, Report> {
     if !rustix::process::geteuid().is_root() {
-        return Err(Report::usage("error: only root can unpack packages and run their programs in a root of their own"));
+        return Err(Report::usage(
+            "error: only root can unpack packages and run their programs in a root of their own",
+        ));
     }
     let fetcher = Fetcher::new(&FetchOptions { cache: Some(cache.downloads()), ..FetchOptions::default() })?;
     let request = request(names, board, args)?;
@@ -128,7 +150,8 @@ pub fn overlay(
         hint.into_iter().fold(report, |report, hint| report.with_hint(hint))
     })?;
     unpack_all(&set, &fetcher, cache, terminal)?;
-    let folders = set.packages.iter().map(|package| (entry(package), cache.unpacked(package.sha256).into_std_path_buf()));
+    let folders =
+        set.packages.iter().map(|package| (entry(package), cache.unpacked(package.sha256).into_std_path_buf()));
     Ok(Overlay::read(folders)?)
 }
 
@@ -143,7 +166,8 @@ fn request(names: &[String], board: &Board, args: &ArchiveArgs) -> Result<Archiv
         }
     }
     let keyring = std::fs::read(&args.keyring).map_err(|cause| {
-        Report::usage(format!("error: cannot read {}\n  cause: {cause}", args.keyring)).with_hint("name the archive's keys with --keyring")
+        Report::usage(format!("error: cannot read {}\n  cause: {cause}", args.keyring))
+            .with_hint("name the archive's keys with --keyring")
     })?;
     Ok(ArchiveRequest {
         sources,
@@ -168,7 +192,8 @@ fn entry(package: &PackageRef) -> Package {
 
 /// Unpacks what the cache does not have yet.
 fn unpack_all(set: &PackageSet, fetcher: &Fetcher, cache: &Cache, terminal: &mut Terminal) -> Result<(), Report> {
-    let missing: Vec<&PackageRef> = set.packages.iter().filter(|package| !cache.unpacked(package.sha256).exists()).collect();
+    let missing: Vec<&PackageRef> =
+        set.packages.iter().filter(|package| !cache.unpacked(package.sha256).exists()).collect();
     if missing.is_empty() {
         return Ok(());
     }
