@@ -3,3 +3,4 @@
 //! They are a library so that examples and tests can run them as ordinary programs.
 
 pub mod net;
+pub mod sources;

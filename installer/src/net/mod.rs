@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ mod netlink;
 mod packet;
 mod request;
 pub mod resolv;
+pub mod tftp;
 mod worker;
 
 pub use links::Link;
@@ -28,6 +30,12 @@ pub use request::{
     ExtraRoute, LinkName, LinkRequest, Mac, Method, NetArguments, NetRequest, Roots, StaticAddress, parse_address,
 };
 pub use resolv::NameServer;
+
+/// The addresses of this machine's NICs; none if they cannot be listed.
+pub fn physical_links(sys: &Path) -> Vec<Mac> {
+    let links = links::list(sys).unwrap_or_default();
+    links.into_iter().filter(|link| link.physical).map(|link| link.mac).collect()
+}
 
 /// One link as it is now.
 #[derive(Clone, Debug)]
