@@ -2,5 +2,7 @@
 //!
 //! They are a library so that examples and tests can run them as ordinary programs.
 
+pub mod anchors;
 pub mod net;
 pub mod sources;
+pub mod time;

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use castiron_engine::event::Event;
+use castiron_engine::units::Bytes;
 use castiron_init::net::{self, NetArguments, NetRequest};
 
 /// Two namespaces and the cable between `srv` in the first and `cli` in the second.
@@ -137,7 +138,7 @@ fn text(output: &Output) -> String {
 fn inside() {
     let arguments = std::env::var("LAB_ARGUMENTS").expect("started by a test of this file");
     let words: Vec<(&str, &str)> = arguments.split(' ').filter_map(|word| word.split_once('=')).collect();
-    let all = |name: &str| words.iter().filter(|(word, _)| *word == name).map(|(_, value)| *value).collect();
+    let all = |name: &'static str| all_texts(&words, name).collect();
     let parsed = NetRequest::parse(&NetArguments {
         ip: all("ip"),
         nameserver: all("nameserver"),
@@ -179,9 +180,19 @@ fn inside() {
             println!("{line}");
         }
     }
+    for url in all_texts(&words, "tftp") {
+        match net::tftp::get(url, Bytes::mib(1)) {
+            Ok(content) => println!("{url}: {} bytes", content.len()),
+            Err(error) => println!("error: {error}"),
+        }
+    }
     for event in &events {
         println!("event {:?} {:?} {}: {}", event.event_type, event.level, event.name, event.description);
     }
+}
+
+fn all_texts<'a>(words: &'a [(&str, &'a str)], name: &'static str) -> impl Iterator<Item = &'a str> {
+    words.iter().filter(move |(word, _)| *word == name).map(|(_, value)| *value)
 }
 
 #[track_caller]
@@ -286,4 +297,68 @@ fn a_lease_that_is_refused_is_replaced() {
         &["the lease of 10.77.0.50 ended", "v4 Ready v6 Off address 10.77.0.60/24", "cli has 10.77.0.60/24 now"],
     );
     assert!(!lab.in_client("ip addr show dev cli").contains("10.77.0.50"), "the old address is gone");
+}
+
+#[test]
+fn ipv6_only_with_name_servers_from_the_router() {
+    let mut lab = Lab::new();
+    ip(&format!("-n {} addr add 2001:db8:77::1/64 dev srv nodad", lab.server));
+    lab.dnsmasq(
+        "enable-ra\ndhcp-range=2001:db8:77::,ra-only,64,1h\ndhcp-option=option6:dns-server,[2001:db8:77::53]\n\
+         dhcp-option=option6:domain-search,example.org\nra-param=srv,4,600",
+    );
+    let said = lab.client("ip=auto6", 0);
+    contains(&said, &["error: this machine has no network link that could be used"]);
+    let said = lab.client("ip=cli:auto6", 0);
+    contains(
+        &said,
+        &[
+            "v4 Off v6 Ready address 2001:db8:77:0:5054:ff:fe12:3456/64 via fe80::",
+            "dns 2001:db8:77::53",
+            "search example.org",
+        ],
+    );
+    assert_eq!(lab.resolv_conf(), "nameserver 2001:db8:77::53\nsearch example.org\noptions timeout:2 attempts:3\n");
+    contains(&lab.in_client("ip -6 route"), &["default via fe80::"]);
+}
+
+#[test]
+fn ipv6_addresses_and_name_servers_from_dhcp() {
+    let mut lab = Lab::new();
+    ip(&format!("-n {} addr add 2001:db8:77::1/64 dev srv nodad", lab.server));
+    lab.dnsmasq(
+        "enable-ra\ndhcp-range=2001:db8:77::500,2001:db8:77::500,64,1h\ndhcp-option=option6:dns-server,[2001:db8:77::53]\n\
+         dhcp-option=option6:ntp-server,[2001:db8:77::123]\nra-param=srv,4,600",
+    );
+    let said = lab.client("ip=cli:auto6", 0);
+    contains(&said, &["v6 Ready address 2001:db8:77::500/128", "dns 2001:db8:77::53", "ntp 2001:db8:77::123"]);
+}
+
+#[test]
+fn both_families_side_by_side() {
+    let mut lab = Lab::new();
+    ip(&format!("-n {} addr add 10.77.0.1/24 dev srv", lab.server));
+    ip(&format!("-n {} addr add 2001:db8:77::1/64 dev srv nodad", lab.server));
+    lab.dnsmasq(
+        "dhcp-range=10.77.0.50,10.77.0.50,1h\nenable-ra\ndhcp-range=2001:db8:77::,ra-only,64,1h\nra-param=srv,4,600",
+    );
+    contains(
+        &lab.client("ip=cli:auto", 4),
+        &["v4 Ready v6 Ready", "10.77.0.50/24", "2001:db8:77:0:5054:ff:fe12:3456/64"],
+    );
+}
+
+#[test]
+fn a_config_over_tftp() {
+    let mut lab = Lab::new();
+    ip(&format!("-n {} addr add 10.77.0.1/24 dev srv", lab.server));
+    let folder = lab.path("tftp");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("node7.yaml"), "iron ".repeat(10_000)).unwrap();
+    lab.dnsmasq(&format!("dhcp-range=10.77.0.50,10.77.0.50,1h\nenable-tftp\ntftp-root={}", folder.display()));
+    let said = lab.client("ip=cli:dhcp tftp=tftp://10.77.0.1/node7.yaml tftp=tftp://10.77.0.1/none.yaml", 0);
+    contains(
+        &said,
+        &["tftp://10.77.0.1/node7.yaml: 50000 bytes", "error: tftp://10.77.0.1/none.yaml: the server has no such file"],
+    );
 }

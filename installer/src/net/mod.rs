@@ -16,14 +16,17 @@ use castiron_engine::event::{Event, EventResult, EventSink, EventType, Level};
 use thiserror::Error;
 
 pub mod dhcp4;
+mod dhcp6;
 mod links;
 pub mod names;
 mod netlink;
 mod packet;
 mod request;
 pub mod resolv;
+mod router;
 pub mod tftp;
 mod worker;
+mod worker6;
 
 pub use links::Link;
 pub use request::{

@@ -10,6 +10,7 @@ use castiron_engine::event::{Event, EventResult, Level};
 
 use super::dhcp4::{self, BoundWire, Client, Lease, RawWire, Renewal};
 use super::netlink::{Route, Rtnetlink};
+use super::worker6;
 use super::{LeaseState, Link, LinkRequest, Method, NameServer, Progress, Shared, StaticAddress};
 
 /// Routes of links found earlier win; the base leaves room for routes that must win over all.
@@ -37,7 +38,7 @@ impl Worker {
         format!("network/{}", self.link.name)
     }
 
-    fn spawn(&self, what: &str, work: impl FnOnce(&Self) + Send + 'static) {
+    pub(super) fn spawn(&self, what: &str, work: impl FnOnce(&Self) + Send + 'static) {
         let worker = self.clone();
         let spawned = thread::Builder::new().name(format!("{what} {}", self.link.name)).spawn(move || work(&worker));
         if let Err(error) = spawned {
@@ -53,9 +54,24 @@ impl Worker {
             return self.fail_all(&format!("no carrier in {} s", self.shared.request.link_wait.as_secs()));
         }
         match self.wanted.method {
-            Method::Auto | Method::Dhcp4 => self.run_dhcp4(),
+            Method::Auto => {
+                self.spawn_ipv6();
+                self.run_dhcp4();
+            }
+            Method::Dhcp4 => self.run_dhcp4(),
+            Method::Auto6 | Method::Dhcp6 | Method::Link6 => self.spawn_ipv6(),
             Method::Static(wanted) => self.run_static(wanted),
-            Method::Auto6 | Method::Dhcp6 | Method::Link6 | Method::Off => {}
+            Method::Off => {}
+        }
+    }
+
+    fn spawn_ipv6(&self) {
+        match worker6::is_there(&self.shared.request.roots.proc) {
+            true => self.spawn("ipv6", Self::run_ipv6),
+            false => {
+                let reason = "this kernel has no IPv6".to_owned();
+                self.shared.update(self.link.index, |state| state.v6 = Progress::Failed(reason));
+            }
         }
     }
 
