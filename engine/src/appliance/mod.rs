@@ -12,6 +12,7 @@ pub mod kmod;
 pub mod libraries;
 pub mod licence;
 pub mod manifest;
+pub mod medium;
 pub mod overlay;
 pub mod texts;
 pub mod uki;

@@ -4,4 +4,4 @@
 
 pub mod board;
 
-pub use board::{Board, BoardError, Firmware, ModuleEntry};
+pub use board::{Bios, Board, BoardError, Efi, Firmware, Grub, ModuleEntry, PackageFile};
