@@ -1,5 +1,6 @@
 //! The commands: one file, one `Args`, one `run` each.
 
+mod appliance;
 mod apt_sources;
 mod bootstrap;
 mod keygen;
@@ -17,6 +18,7 @@ use castiron_engine::diagnostic::Diagnostics;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
+    Appliance(appliance::Args),
     Bootstrap(bootstrap::Args),
     Keygen(keygen::Args),
     Schema(schema::Args),
@@ -27,6 +29,7 @@ pub enum Command {
 impl Command {
     pub fn run(self) -> Result<(), Report> {
         match self {
+            Self::Appliance(args) => appliance::run(args),
             Self::Bootstrap(args) => bootstrap::run(args),
             Self::Keygen(args) => keygen::run(args),
             Self::Schema(args) => schema::run(args),

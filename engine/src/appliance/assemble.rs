@@ -6,7 +6,7 @@ use std::io;
 
 use thiserror::Error;
 
-use super::contents::{self, Compress, ContentsError, Layer, Own};
+use super::contents::{self, Compress, ContentsError, Layer, Own, Program};
 use super::manifest::{self, Manifest, Output, Totals};
 use super::overlay::{Overlay, OverlayError};
 use super::texts;
@@ -26,8 +26,8 @@ pub const MANIFEST: &str = "manifest.json";
 pub struct Request<'a> {
     pub board: &'a Board,
     pub overlay: &'a Overlay,
-    /// Paths of the programs that plans can call.
-    pub programs: &'a [&'a str],
+    /// The programs that plans can call.
+    pub programs: &'a [Program],
     pub own: Own<'a>,
     /// Words for the kernel command line behind the board's.
     pub cmdline: &'a [String],

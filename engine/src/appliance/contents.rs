@@ -15,7 +15,7 @@ use super::archive::{Archive, Node};
 use super::elf::ElfError;
 use super::kmod::{Index, ModInfo, ModuleError};
 use super::libraries::{self, LibraryError};
-use super::overlay::{Kind, MERGED, Overlay, OverlayError};
+use super::overlay::{Kind, MERGED, Overlay, OverlayError, canonical};
 use crate::catalogue::Board;
 
 /// A part of the initramfs and where its files come from.
@@ -150,11 +150,38 @@ pub fn modules(
     Ok((layer, report))
 }
 
-/// Programs with their libraries.
-pub fn tools(overlay: &Overlay, programs: &[&str], multiarch: &str) -> Result<Layer, ContentsError> {
+/// A program that plans can call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// What it is called by.
+    pub name: String,
+    /// Where its package has it.
+    pub path: String,
+}
+
+/// Programs with their libraries, the settings that their packages keep right below `/etc`, and the names they are
+/// called by.
+pub fn tools(overlay: &Overlay, programs: &[Program], multiarch: &str) -> Result<Layer, ContentsError> {
     let mut layer = Layer::default();
-    for path in libraries::closure(overlay, programs, multiarch)? {
+    let paths: Vec<&str> = programs.iter().map(|program| program.path.as_str()).collect();
+    for path in libraries::closure(overlay, &paths, multiarch)? {
         layer.take(overlay, &path)?;
+    }
+    for program in programs {
+        let found = overlay.get(&program.path)?;
+        let is_setting = |path: &str| path.ends_with(".conf") && path.matches('/').count() == 1;
+        let settings =
+            overlay.below("etc").filter(|(path, item)| item.package == found.item.package && is_setting(path));
+        for (path, _) in settings {
+            layer.take(overlay, path)?;
+        }
+        let asked = canonical(&program.path);
+        let (folder, file) = asked.rsplit_once('/').unwrap_or(("", &asked));
+        if file != program.name {
+            let link = format!("{folder}/{}", program.name);
+            layer.archive.link(&link, file);
+            layer.origins.insert(link, found.item.package);
+        }
     }
     Ok(layer)
 }
@@ -165,6 +192,8 @@ pub struct Own<'a> {
     pub init: &'a [u8],
     /// Public keys that configs may be signed with: file name and content.
     pub trusted_keys: &'a [(String, Vec<u8>)],
+    /// Certificate authorities for https besides the usual ones: file name and PEM.
+    pub authorities: &'a [(String, Vec<u8>)],
     pub config: Option<&'a [u8]>,
     /// Where Debian packages come from unless the config says otherwise: lines of sources.list(5).
     pub sources: Option<&'a str>,
@@ -291,6 +320,9 @@ pub fn own(overlay: &Overlay, board: &Board, own: &Own) -> Result<Layer, Content
     for (name, key) in own.trusted_keys {
         archive.file(&format!("etc/castiron/trusted-keys/{name}"), 0o644, key.as_slice());
     }
+    for (name, authority) in own.authorities {
+        archive.file(&format!("etc/castiron/ca/{name}"), 0o644, authority.as_slice());
+    }
     if let Some(config) = own.config {
         archive.file("etc/castiron/config.yaml", 0o600, config);
     }
@@ -304,10 +336,9 @@ pub fn own(overlay: &Overlay, board: &Board, own: &Own) -> Result<Layer, Content
         }
     }
     let mut certificates = Vec::new();
-    for (path, item) in overlay.below("usr/share/ca-certificates").filter(|(path, _)| path.ends_with(".crt")) {
+    for (_, item) in overlay.below("usr/share/ca-certificates").filter(|(path, _)| path.ends_with(".crt")) {
         certificates.extend(item.read()?);
         layer.origins.entry("etc/ssl/certs/ca-certificates.crt".to_owned()).or_insert(item.package);
-        debug_assert!(!path.is_empty());
     }
     if !certificates.is_empty() {
         layer.archive.file("etc/ssl/certs/ca-certificates.crt", 0o644, certificates);

@@ -17,6 +17,8 @@ use crate::units::Bytes;
 use super::assemble::{INITRAMFS, KERNEL};
 use super::texts;
 
+/// Packages that have these programs, besides the board's GRUB.
+pub const PACKAGES: &[&str] = &["grub-common", "xorriso"];
 /// Programs that the workshop needs, with their libraries.
 pub const PROGRAMS: &[&str] = &["usr/bin/grub-mkimage", "usr/bin/xorriso"];
 

@@ -61,6 +61,9 @@ pub struct Match {
 #[serde(deny_unknown_fields)]
 pub struct Kernel {
     pub package: String,
+    /// Packages it depends on that an appliance has no use for.
+    #[serde(default)]
+    pub without: Vec<String>,
     /// Values of `console=`; the last is where programs write.
     pub consoles: Vec<String>,
     /// Further words of the kernel command line.
