@@ -39,6 +39,12 @@ pub struct Args {
     /// A public key (minisign) that configs may be signed with; repeat for more.
     #[arg(long, value_name = "FILE")]
     trusted_key: Vec<Utf8PathBuf>,
+<<<<<<< HEAD
+=======
+    /// A certificate authority (PEM) that https servers may be signed by; repeat for more.
+    #[arg(long, value_name = "FILE")]
+    ca: Vec<Utf8PathBuf>,
+>>>>>>> main
     /// Words for the kernel command line.
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     cmdline: Vec<String>,
@@ -79,6 +85,10 @@ pub fn run(args: Args) -> Result<(), Report> {
         own: Own {
             init: &init,
             trusted_keys: &own.trusted_keys,
+<<<<<<< HEAD
+=======
+            authorities: &own.authorities,
+>>>>>>> main
             config: own.config.as_deref(),
             sources: Some(&sources),
             date,
@@ -167,10 +177,15 @@ fn program(tool: Tool) -> Program {
 struct OwnFiles {
     config: Option<Vec<u8>>,
     trusted_keys: Vec<(String, Vec<u8>)>,
+<<<<<<< HEAD
+=======
+    authorities: Vec<(String, Vec<u8>)>,
+>>>>>>> main
 }
 
 impl OwnFiles {
     fn read(args: &Args) -> Result<Self, Report> {
+<<<<<<< HEAD
         let mut trusted_keys = Vec::new();
         for path in &args.trusted_key {
             let name = path.file_name().unwrap_or(path.as_str()).to_owned();
@@ -192,6 +207,42 @@ impl OwnFiles {
     }
 }
 
+=======
+        let is_key =
+            |text: &str| minisign::PublicKeyBox::from_string(text).and_then(|key| key.into_public_key()).is_ok();
+        let is_authority = |text: &str| text.contains("-----BEGIN CERTIFICATE-----");
+        Ok(Self {
+            config: args.config.as_deref().map(read).transpose()?,
+            trusted_keys: named(&args.trusted_key, "pub", is_key)
+                .map_err(|report| report.with_hint("a public key of `castiron keygen` is meant"))?,
+            authorities: named(&args.ca, "pem", is_authority)
+                .map_err(|report| report.with_hint("a certificate in PEM is meant"))?,
+        })
+    }
+}
+
+/// Files by the names they get in the appliance, which all end alike.
+fn named(
+    paths: &[Utf8PathBuf],
+    extension: &str,
+    is_valid: impl Fn(&str) -> bool,
+) -> Result<Vec<(String, Vec<u8>)>, Report> {
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    for path in paths {
+        let name = format!("{}.{extension}", path.file_stem().unwrap_or(path.as_str()));
+        if files.iter().any(|(known, _)| *known == name) {
+            return Err(Report::usage(format!("error: two files would be called {name} in the appliance")));
+        }
+        let content = read(path)?;
+        if !is_valid(&String::from_utf8_lossy(&content)) {
+            return Err(Report::usage(format!("error: {path} is not what it should be")));
+        }
+        files.push((name, content));
+    }
+    Ok(files)
+}
+
+>>>>>>> main
 fn beside_this_program() -> Result<Utf8PathBuf, Report> {
     let program = std::env::current_exe()?;
     let path = program.with_file_name("castiron-init");

@@ -192,6 +192,8 @@ pub struct Own<'a> {
     pub init: &'a [u8],
     /// Public keys that configs may be signed with: file name and content.
     pub trusted_keys: &'a [(String, Vec<u8>)],
+    /// Certificate authorities for https besides the usual ones: file name and PEM.
+    pub authorities: &'a [(String, Vec<u8>)],
     pub config: Option<&'a [u8]>,
     /// Where Debian packages come from unless the config says otherwise: lines of sources.list(5).
     pub sources: Option<&'a str>,
@@ -318,6 +320,9 @@ pub fn own(overlay: &Overlay, board: &Board, own: &Own) -> Result<Layer, Content
     for (name, key) in own.trusted_keys {
         archive.file(&format!("etc/castiron/trusted-keys/{name}"), 0o644, key.as_slice());
     }
+    for (name, authority) in own.authorities {
+        archive.file(&format!("etc/castiron/ca/{name}"), 0o644, authority.as_slice());
+    }
     if let Some(config) = own.config {
         archive.file("etc/castiron/config.yaml", 0o600, config);
     }
@@ -331,10 +336,9 @@ pub fn own(overlay: &Overlay, board: &Board, own: &Own) -> Result<Layer, Content
         }
     }
     let mut certificates = Vec::new();
-    for (path, item) in overlay.below("usr/share/ca-certificates").filter(|(path, _)| path.ends_with(".crt")) {
+    for (_, item) in overlay.below("usr/share/ca-certificates").filter(|(path, _)| path.ends_with(".crt")) {
         certificates.extend(item.read()?);
         layer.origins.entry("etc/ssl/certs/ca-certificates.crt".to_owned()).or_insert(item.package);
-        debug_assert!(!path.is_empty());
     }
     if !certificates.is_empty() {
         layer.archive.file("etc/ssl/certs/ca-certificates.crt", 0o644, certificates);
