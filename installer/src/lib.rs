@@ -4,5 +4,6 @@
 
 pub mod anchors;
 pub mod net;
+pub mod report;
 pub mod sources;
 pub mod time;

@@ -1,0 +1,304 @@
+//! Telling others how it goes: events to a webhook or a syslog server, the log at the end.
+//!
+//! Invariant: an install never waits for a report. Events go into a bounded queue that a thread of its
+//! own empties; when it is full, progress is forgotten first. Only [`Webhook::flush`] waits, and not longer than told.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{ToSocketAddrs as _, UdpSocket};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use castiron_engine::event::{Event, EventResult, EventSink, EventType, Level};
+use castiron_engine::units::Secret;
+use reqwest::blocking::{Client, RequestBuilder};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use serde::Serialize;
+use thiserror::Error;
+
+const QUEUE_MAX: usize = 512;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const PAUSES_SECONDS: [u64; 4] = [1, 2, 5, 10];
+
+#[derive(Debug, Error)]
+pub enum ReportError {
+    #[error("cannot start the reporting thread")]
+    Thread(#[source] io::Error),
+    #[error("cannot reach the syslog server {server}")]
+    Syslog { server: String, source: io::Error },
+    #[error("{url}: the server answers {status}")]
+    Refused { url: String, status: u16 },
+    #[error("{url}: cannot upload the log")]
+    Upload { url: String, source: reqwest::Error },
+}
+
+/// Where events are posted and how.
+#[derive(Clone, Debug)]
+pub struct WebhookOptions {
+    /// A URL with its variables filled in.
+    pub endpoint: String,
+    /// Events below are not posted.
+    pub level: Level,
+    /// Sent as a bearer token (RFC 6750).
+    pub token: Option<Secret>,
+    /// Put into every event, so that one collector can serve many machines.
+    pub machine: Option<String>,
+}
+
+/// Posts events as JSON, one a request, with curtin's field names. Clones share one queue.
+#[derive(Clone)]
+pub struct Webhook {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Client,
+    options: WebhookOptions,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Event>,
+    /// An event is on its way.
+    sending: bool,
+    closed: bool,
+    counts: Counts,
+}
+
+/// What became of the events so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub sent: u64,
+    /// Forgotten because the queue was full, or refused by the server.
+    pub lost: u64,
+    /// Still waiting.
+    pub waiting: u64,
+}
+
+#[derive(Serialize)]
+struct Posted<'a> {
+    #[serde(flatten)]
+    event: &'a Event,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    machine: Option<&'a str>,
+}
+
+impl Webhook {
+    /// Starts the thread. `client` is the engine's, so that proxies and authorities are the same.
+    pub fn new(client: Client, options: WebhookOptions) -> Result<Self, ReportError> {
+        let shared = Arc::new(Shared { client, options, queue: Mutex::default(), changed: Condvar::new() });
+        let worker = Arc::clone(&shared);
+        thread::Builder::new().name("webhook".into()).spawn(move || worker.run()).map_err(ReportError::Thread)?;
+        Ok(Self { shared })
+    }
+
+    /// Waits until everything has been posted, at most `limit`, and ends the thread.
+    pub fn flush(&self, limit: Duration) -> Counts {
+        let deadline = Instant::now() + limit;
+        let mut queue = self.shared.lock();
+        while !queue.is_idle() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            queue = self.shared.wait(queue, left);
+        }
+        queue.closed = true;
+        self.shared.changed.notify_all();
+        Counts { waiting: queue.waiting.len() as u64 + u64::from(queue.sending), ..queue.counts }
+    }
+}
+
+impl EventSink for Webhook {
+    fn emit(&mut self, event: &Event) {
+        if event.level < self.shared.options.level {
+            return;
+        }
+        self.shared.lock().push(event.clone());
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Queue {
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && !self.sending
+    }
+
+    /// Newer progress of the same work replaces older. A full queue loses progress first, then its oldest event.
+    fn push(&mut self, event: Event) {
+        let is_progress = |event: &Event| event.event_type == EventType::Progress && event.progress.is_some();
+        if is_progress(&event)
+            && let Some(last) = self.waiting.back_mut()
+            && is_progress(last)
+            && last.name == event.name
+        {
+            *last = event;
+            return;
+        }
+        if self.waiting.len() >= QUEUE_MAX {
+            let victim = self.waiting.iter().position(|waiting| waiting.event_type == EventType::Progress);
+            self.waiting.remove(victim.unwrap_or(0));
+            self.counts.lost += 1;
+        }
+        self.waiting.push_back(event);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, queue: MutexGuard<'a, Queue>, time: Duration) -> MutexGuard<'a, Queue> {
+        self.changed.wait_timeout(queue, time).map_or_else(|poisoned| poisoned.into_inner().0, |(queue, _)| queue)
+    }
+
+    fn run(&self) {
+        while let Some(event) = self.next() {
+            let posted = self.post(&event);
+            let mut queue = self.lock();
+            queue.sending = false;
+            match posted {
+                true => queue.counts.sent += 1,
+                false => queue.counts.lost += 1,
+            }
+            drop(queue);
+            self.changed.notify_all();
+        }
+    }
+
+    fn next(&self) -> Option<Event> {
+        let mut queue = self.lock();
+        loop {
+            if queue.closed {
+                return None;
+            }
+            if let Some(event) = queue.waiting.pop_front() {
+                queue.sending = true;
+                return Some(event);
+            }
+            queue = self.wait(queue, Duration::from_secs(3600));
+        }
+    }
+
+    /// Tries until the server has taken or refused it, or nobody waits any more.
+    fn post(&self, event: &Event) -> bool {
+        let posted = Posted { event, machine: self.options.machine.as_deref() };
+        let Ok(body) = serde_json::to_vec(&posted) else { return false };
+        let mut pauses = PAUSES_SECONDS.iter().chain(std::iter::repeat(&PAUSES_SECONDS[3]));
+        loop {
+            let request = self.client.post(&self.options.endpoint).header(CONTENT_TYPE, "application/json");
+            match self.authorised(request).timeout(REQUEST_TIMEOUT).body(body.clone()).send() {
+                Ok(answer) if answer.status().is_success() => return true,
+                Ok(answer) if !may_change(answer.status().as_u16()) => {
+                    tracing::debug!(status = answer.status().as_u16(), "the webhook refused an event");
+                    return false;
+                }
+                Ok(answer) => tracing::debug!(status = answer.status().as_u16(), "the webhook is in trouble"),
+                Err(error) => tracing::debug!(%error, "cannot reach the webhook"),
+            }
+            let until = Instant::now() + Duration::from_secs(*pauses.next().unwrap_or(&10));
+            let mut queue = self.lock();
+            while Instant::now() < until {
+                if queue.closed {
+                    return false;
+                }
+                queue = self.wait(queue, until.saturating_duration_since(Instant::now()));
+            }
+        }
+    }
+
+    fn authorised(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.options.token {
+            Some(token) => request.header(AUTHORIZATION, format!("Bearer {}", token.expose())),
+            None => request,
+        }
+    }
+}
+
+/// Whether the same request may succeed later.
+fn may_change(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500..=599)
+}
+
+/// Uploads a whole log with PUT, or with POST where PUT is not known, and gives up after `limit`.
+pub fn upload_log(client: &Client, url: &str, log: &[u8], limit: Duration) -> Result<(), ReportError> {
+    let deadline = Instant::now() + limit;
+    let mut by_post = false;
+    let mut pauses = PAUSES_SECONDS.iter().chain(std::iter::repeat(&PAUSES_SECONDS[3]));
+    loop {
+        let request = if by_post { client.post(url) } else { client.put(url) };
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+        let request = request.header(CONTENT_TYPE, "text/plain; charset=utf-8").timeout(left);
+        let (error, again) = match request.body(log.to_vec()).send() {
+            Ok(answer) if answer.status().is_success() => return Ok(()),
+            Ok(answer) if matches!(answer.status().as_u16(), 405 | 501) && !by_post => {
+                by_post = true;
+                continue;
+            }
+            Ok(answer) => {
+                let status = answer.status().as_u16();
+                (ReportError::Refused { url: url.to_owned(), status }, may_change(status))
+            }
+            Err(source) => (ReportError::Upload { url: url.to_owned(), source: source.without_url() }, true),
+        };
+        let pause = Duration::from_secs(*pauses.next().unwrap_or(&10));
+        if !again || Instant::now() + pause >= deadline {
+            return Err(error);
+        }
+        thread::sleep(pause);
+    }
+}
+
+/// Sends events to a syslog server by UDP (RFC 5424, RFC 5426). What gets lost is lost.
+pub struct Syslog {
+    socket: UdpSocket,
+    hostname: String,
+}
+
+const SYSLOG_PORT: u16 = 514;
+/// The facility `local0`.
+const FACILITY: u8 = 16;
+
+impl Syslog {
+    /// `server` is `HOST` or `HOST:PORT`.
+    pub fn new(server: &str, hostname: &str) -> Result<Self, ReportError> {
+        let open = || -> io::Result<UdpSocket> {
+            let with_port = server.to_socket_addrs().or_else(|_| (server, SYSLOG_PORT).to_socket_addrs());
+            let address = with_port?.next().ok_or_else(|| io::Error::other("the name has no address"))?;
+            let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+            socket.connect(address)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        let socket = open().map_err(|source| ReportError::Syslog { server: server.to_owned(), source })?;
+        let hostname: String = hostname.chars().filter(char::is_ascii_graphic).take(255).collect();
+        Ok(Self { socket, hostname: if hostname.is_empty() { "-".to_owned() } else { hostname } })
+    }
+}
+
+impl EventSink for Syslog {
+    fn emit(&mut self, event: &Event) {
+        // Losing a line is better than stopping for one.
+        let _ = self.socket.send(syslog_line(event, &self.hostname).as_bytes());
+    }
+}
+
+fn syslog_line(event: &Event, hostname: &str) -> String {
+    let severity = match (event.level, event.result) {
+        (_, Some(EventResult::Fail)) | (Level::Error, _) => 3,
+        (Level::Warn, _) => 4,
+        (Level::Info, _) => 6,
+        (Level::Debug, _) => 7,
+    };
+    let time = jiff::Timestamp::from_microsecond((event.timestamp * 1e6) as i64);
+    let time = time.map_or_else(|_| "-".to_owned(), |time| format!("{time:.6}"));
+    let text: String = event.description.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    format!("<{}>1 {time} {hostname} castiron - - - {}: {text}", FACILITY * 8 + severity, event.name)
+}
+
+#[cfg(test)]
+mod tests;

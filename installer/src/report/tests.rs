@@ -1,0 +1,156 @@
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::mpsc::{Receiver, channel};
+
+use castiron_engine::event::{Progress, Unit};
+use castiron_engine::fetch::install_crypto_provider;
+
+use super::*;
+
+/// A server on the loopback that answers with these statuses in turn (the last one repeats) and
+/// hands over every request as text.
+fn server(statuses: Vec<u16>) -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/events", listener.local_addr().unwrap());
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        let mut count = 0;
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = String::new();
+            let mut buffer = [0; 4096];
+            loop {
+                let length = stream.read(&mut buffer).unwrap();
+                request.push_str(&String::from_utf8_lossy(&buffer[..length]));
+                let Some((head, body)) = request.split_once("\r\n\r\n") else { continue };
+                let announced = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                if length == 0 || body.len() >= announced.unwrap_or("0").parse().unwrap() {
+                    break;
+                }
+            }
+            let status = statuses[count.min(statuses.len() - 1)];
+            count += 1;
+            write!(stream, "HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+            let _ = sender.send(request);
+        }
+    });
+    (url, receiver)
+}
+
+fn client() -> Client {
+    install_crypto_provider();
+    Client::builder().tls_certs_only([]).build().unwrap()
+}
+
+fn webhook(url: &str) -> Webhook {
+    let options = WebhookOptions {
+        endpoint: url.to_owned(),
+        level: Level::Info,
+        token: Some(Secret::new("s3cret")),
+        machine: Some("node7".into()),
+    };
+    Webhook::new(client(), options).unwrap()
+}
+
+fn progress(name: &str, done: u64) -> Event {
+    Event::progress(name, "fetching", Progress { done, total: Some(9), unit: Unit::Packages })
+}
+
+#[test]
+fn events_are_posted_as_curtin_does() {
+    let (url, requests) = server(vec![200]);
+    let mut webhook = webhook(&url);
+    webhook.emit(&Event::finish("install/storage", "done", EventResult::Success));
+    assert_eq!(webhook.flush(Duration::from_secs(10)), Counts { sent: 1, ..Counts::default() });
+    let request = requests.recv().unwrap();
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /events HTTP/1.1"), "{head}");
+    assert!(head.contains("authorization: Bearer s3cret"), "{head}");
+    let event: serde_json::Value = serde_json::from_str(body).unwrap();
+    for (field, value) in [
+        ("origin", "castiron"),
+        ("event_type", "finish"),
+        ("name", "install/storage"),
+        ("result", "SUCCESS"),
+        ("level", "INFO"),
+        ("machine", "node7"),
+    ] {
+        assert_eq!(event[field], value, "{field}");
+    }
+    assert!(event["timestamp"].is_f64());
+}
+
+#[test]
+fn a_server_in_trouble_is_asked_again_and_one_that_refuses_is_not() {
+    let (url, requests) = server(vec![503, 200, 403, 200]);
+    let mut webhook = webhook(&url);
+    for name in ["a", "b", "c"] {
+        webhook.emit(&Event::start(name, name));
+    }
+    assert_eq!(webhook.flush(Duration::from_secs(10)), Counts { sent: 2, lost: 1, waiting: 0 });
+    assert_eq!(requests.try_iter().count(), 4);
+}
+
+#[test]
+fn nobody_waits_for_a_dead_server() {
+    let mut webhook = webhook("http://127.0.0.1:9/events");
+    let begun = Instant::now();
+    for number in 0..2000 {
+        webhook.emit(&Event::start(format!("step {number}"), "x"));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    let counts = webhook.flush(Duration::from_millis(300));
+    assert!(begun.elapsed() < Duration::from_secs(3), "flush ends in time");
+    assert_eq!(counts.sent, 0);
+    assert_eq!(counts.lost + counts.waiting, 2000);
+    assert!(counts.waiting <= QUEUE_MAX as u64 + 1);
+}
+
+#[test]
+fn a_full_queue_forgets_progress_first() {
+    let mut queue = Queue::default();
+    queue.push(Event::start("first", "x"));
+    for number in 0..QUEUE_MAX {
+        queue.push(progress(&format!("{number}"), 1));
+    }
+    assert_eq!(queue.waiting.len(), QUEUE_MAX);
+    assert_eq!(queue.waiting[0].name, "first");
+    assert_eq!(queue.counts.lost, 1);
+}
+
+#[test]
+fn progress_of_the_same_work_is_put_together() {
+    let mut queue = Queue::default();
+    for done in 0..100 {
+        queue.push(progress("packages", done));
+    }
+    queue.push(Event::finish("packages", "x", EventResult::Success));
+    assert_eq!(queue.waiting.len(), 2);
+    assert_eq!(queue.waiting[0].progress.unwrap().done, 99);
+}
+
+#[test]
+fn a_log_is_uploaded_by_put_or_else_by_post() {
+    let (url, requests) = server(vec![405, 200]);
+    upload_log(&client(), &url, b"line 1\nline 2\n", Duration::from_secs(10)).unwrap();
+    assert!(requests.recv().unwrap().starts_with("PUT /events"));
+    let second = requests.recv().unwrap();
+    assert!(second.starts_with("POST /events") && second.ends_with("line 1\nline 2\n"), "{second}");
+    let (url, _requests) = server(vec![403]);
+    let error = upload_log(&client(), &url, b"", Duration::from_secs(10)).unwrap_err();
+    assert_eq!(error.to_string(), format!("{url}: the server answers 403"));
+}
+
+#[test]
+fn syslog_lines_follow_the_standard() {
+    let event = Event { timestamp: 1_790_000_000.25, ..Event::finish("install", "no\nspace", EventResult::Fail) };
+    assert_eq!(
+        syslog_line(&event, "node7"),
+        "<131>1 2026-09-21T14:13:20.250000Z node7 castiron - - - install: no space"
+    );
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    Syslog::new(&server.local_addr().unwrap().to_string(), "node7").unwrap().emit(&event);
+    let mut buffer = [0; 200];
+    let length = server.recv(&mut buffer).unwrap();
+    assert!(buffer[..length].starts_with(b"<131>1 "));
+}
