@@ -1,15 +1,10 @@
 //! The commands: one file, one `Args`, one `run` each.
 
 mod appliance;
-<<<<<<< HEAD
 pub mod apt_sources;
 pub mod bootstrap;
 mod build;
 mod clean;
-=======
-mod apt_sources;
-mod bootstrap;
->>>>>>> main
 mod keygen;
 mod plan;
 mod schema;

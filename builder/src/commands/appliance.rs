@@ -39,12 +39,9 @@ pub struct Args {
     /// A public key (minisign) that configs may be signed with; repeat for more.
     #[arg(long, value_name = "FILE")]
     trusted_key: Vec<Utf8PathBuf>,
-<<<<<<< HEAD
-=======
     /// A certificate authority (PEM) that https servers may be signed by; repeat for more.
     #[arg(long, value_name = "FILE")]
     ca: Vec<Utf8PathBuf>,
->>>>>>> main
     /// Words for the kernel command line.
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     cmdline: Vec<String>,
@@ -85,10 +82,7 @@ pub fn run(args: Args) -> Result<(), Report> {
         own: Own {
             init: &init,
             trusted_keys: &own.trusted_keys,
-<<<<<<< HEAD
-=======
             authorities: &own.authorities,
->>>>>>> main
             config: own.config.as_deref(),
             sources: Some(&sources),
             date,
@@ -177,37 +171,11 @@ fn program(tool: Tool) -> Program {
 struct OwnFiles {
     config: Option<Vec<u8>>,
     trusted_keys: Vec<(String, Vec<u8>)>,
-<<<<<<< HEAD
-=======
     authorities: Vec<(String, Vec<u8>)>,
->>>>>>> main
 }
 
 impl OwnFiles {
     fn read(args: &Args) -> Result<Self, Report> {
-<<<<<<< HEAD
-        let mut trusted_keys = Vec::new();
-        for path in &args.trusted_key {
-            let name = path.file_name().unwrap_or(path.as_str()).to_owned();
-            if trusted_keys.iter().any(|(known, _)| *known == name) {
-                return Err(Report::usage(format!("error: two trusted keys are called {name}"))
-                    .with_hint("rename one of the files"));
-            }
-            let key = read(path)?;
-            if minisign::PublicKeyBox::from_string(&String::from_utf8_lossy(&key))
-                .and_then(|key| key.into_public_key())
-                .is_err()
-            {
-                return Err(Report::usage(format!("error: {path} is no public key"))
-                    .with_hint("`castiron keygen` makes a pair; the public half is meant here"));
-            }
-            trusted_keys.push((name, key));
-        }
-        Ok(Self { config: args.config.as_deref().map(read).transpose()?, trusted_keys })
-    }
-}
-
-=======
         let is_key =
             |text: &str| minisign::PublicKeyBox::from_string(text).and_then(|key| key.into_public_key()).is_ok();
         let is_authority = |text: &str| text.contains("-----BEGIN CERTIFICATE-----");
@@ -242,7 +210,6 @@ fn named(
     Ok(files)
 }
 
->>>>>>> main
 fn beside_this_program() -> Result<Utf8PathBuf, Report> {
     let program = std::env::current_exe()?;
     let path = program.with_file_name("castiron-init");
