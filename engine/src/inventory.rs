@@ -4,12 +4,22 @@
 //! [`Inventory`], which is also its own JSON, so that a machine can be replayed elsewhere.
 //! Invariant: nothing is written and no device is opened for writing; what a machine does not tell is `None`.
 
+mod by_path;
 mod disk;
+mod holders;
+pub mod probe;
+mod read;
+mod sysfs;
+#[cfg(test)]
+mod tests;
+mod udev;
 
 use serde::{Deserialize, Serialize};
 
 pub use disk::{Disk, FindError, Holder, HolderKind, Partition, Signature, Transport, find};
+pub use read::{InventoryError, read_disks};
 
+use crate::block::DiskIdentity;
 use crate::spec::Firmware;
 use crate::units::Bytes;
 
@@ -30,6 +40,13 @@ pub struct Inventory {
     pub nics: Vec<Nic>,
     #[serde(default)]
     pub disks: Vec<Disk>,
+}
+
+impl Inventory {
+    /// The one disk that has every value of the identity; its kernel name may have changed.
+    pub fn find(&self, identity: &DiskIdentity) -> Result<&Disk, FindError> {
+        find(&self.disks, identity)
+    }
 }
 
 /// Who the machine is (SMBIOS 3.7, sections 7.2 and 7.4).
