@@ -83,11 +83,3 @@ pub struct Nic {
     /// Mbit/s.
     pub speed_mbits: Option<u32>,
 }
-impl Inventory {
-    pub fn read(_: &std::path::Path) -> Result<Self, std::io::Error> {
-        Err(std::io::Error::from(std::io::ErrorKind::Unsupported))
-    }
-    pub fn find(&self, identity: &crate::block::DiskIdentity) -> Result<&Disk, FindError> {
-        find(&self.disks, identity)
-    }
-}

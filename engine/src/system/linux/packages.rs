@@ -53,10 +53,12 @@ impl Linux<'_> {
                 .run(&["debconf-set-selections"], &mut self.on_line)
                 .context("cannot store the answers to the packages' questions")?;
         }
+        // Kernel packages would each make an initramfs; the plan makes it once, when everything is there.
+        let options = ConfigureOptions { env: vec![("INITRD".to_owned(), "No".to_owned())] };
         let total = packages.packages.len() as u64;
         let set_up = RefCell::new(0);
         let on_line = &mut self.on_line;
-        configure(root, &self.unpacked, &ConfigureOptions::default(), &mut |line| {
+        configure(root, &self.unpacked, &options, &mut |line| {
             on_line(line);
             if let Some(name) = line.strip_prefix("Setting up ") {
                 *set_up.borrow_mut() += 1;
