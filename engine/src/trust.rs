@@ -46,6 +46,8 @@ pub struct Document {
 pub enum Origin {
     /// Over the network or from a file system that anyone may have written.
     Foreign,
+    /// From where a DHCP server pointed to, unasked: it counts only signed or pinned, whatever else is allowed.
+    Offered,
     /// On the kernel command line. Whoever writes that line could as well write `castiron.trust=any`.
     CommandLine,
     /// In the initramfs, beside the trusted keys themselves.
@@ -275,7 +277,7 @@ fn prove(document: &Document, policy: &Policy, machine: &Machine, clocks: &Clock
         Origin::CommandLine => Ok(Proof::CommandLine),
         Origin::Initramfs => Ok(Proof::Initramfs),
         Origin::Foreign if policy.any => Ok(Proof::Anything),
-        Origin::Foreign => check_signature(document, policy, machine, clocks),
+        Origin::Foreign | Origin::Offered => check_signature(document, policy, machine, clocks),
     }
 }
 

@@ -26,6 +26,7 @@ use castiron_engine::system::{Linux, Recorder, System, Toolbox};
 use castiron_engine::trust::{self, Document, Proof, Verified};
 use castiron_init::anchors::{self, TrustArguments};
 use castiron_init::net::{self, NetArguments, NetRequest, NetState};
+use castiron_init::report::Reporting;
 use castiron_init::sources::{self, SourceRequest, Variables};
 use castiron_init::time::{Clocks, KernelClock};
 
@@ -200,7 +201,21 @@ fn find_config(
         clocks.adopt(clock, &kernel_clock(context), &mut context.events);
     }
     let config = config::parse(&verified.get().bytes, &verified.get().name)?;
+    report_to(context, &config, &request.variables, fetcher);
     Ok((verified, config))
+}
+
+/// From here on whoever the config names hears every event.
+fn report_to(context: &mut Context, config: &Config, variables: &Variables, fetcher: &Fetcher) {
+    let machine = config.identity.hostname.as_ref().and_then(|name| variables.fill_plain(&name.0).ok());
+    let (reporting, troubles) = Reporting::start(config, variables, fetcher.client(), machine.as_deref());
+    for trouble in troubles {
+        context.console.warn(&trouble);
+    }
+    for webhook in reporting.sinks() {
+        context.events.add(webhook);
+    }
+    context.reporting = reporting;
 }
 
 fn wish(config: &Config) -> Wish {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use castiron_engine::event::{Event, EventResult, EventSink, Fanout};
+use castiron_init::report::Reporting;
 use thiserror::Error;
 
 use crate::console::{Console, ConsoleSink, PortSink};
@@ -15,6 +16,9 @@ use crate::finish::{self, Outcome};
 use crate::log::Log;
 use crate::phases::{Phase, Phases};
 use crate::reaper;
+
+/// How long the end waits for a webhook, and for the upload of the log.
+const REPORT_WAIT: Duration = Duration::from_secs(15);
 
 /// Somebody asked the machine to stop: Ctrl-Alt-Del, the power button, a signal to PID 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -28,6 +32,8 @@ pub struct Context {
     /// Consoles and the virtio-serial port listen already; add a webhook here.
     pub events: Fanout<'static>,
     pub devices: Devices,
+    /// Who is told besides the consoles, once the config has said so.
+    pub reporting: Reporting,
     /// A recorded inventory to work with instead of the machine's own; nothing may be changed then.
     pub recorded_inventory: Option<PathBuf>,
 }
@@ -37,7 +43,15 @@ impl Context {
         let mut events = Fanout::default();
         events.add(ConsoleSink::new(console.clone()));
         events.add(PortSink(console.clone()));
-        Self { console, log, phases, events, devices: Devices::none(), recorded_inventory: None }
+        Self {
+            console,
+            log,
+            phases,
+            events,
+            devices: Devices::none(),
+            reporting: Reporting::default(),
+            recorded_inventory: None,
+        }
     }
 
     /// Begins a phase: ends the one before, says so everywhere, opens a shell where `castiron.break=` asks for one.
@@ -80,6 +94,9 @@ impl Context {
         let times: Vec<String> = times.collect();
         self.console.line(&format!("seconds: {}", times.join(", ")));
         self.events.emit(&Event::finish("install", text, result));
+        for trouble in self.reporting.finish(|| self.log.contents(), REPORT_WAIT) {
+            self.console.warn(&trouble);
+        }
     }
 
     fn emit_finish(&mut self, phase: Phase, result: EventResult, description: &str) {

@@ -10,12 +10,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use castiron_engine::config::Config;
+use castiron_engine::config::system::{ReportLevel, ReporterType};
 use castiron_engine::event::{Event, EventResult, EventSink, EventType, Level};
 use castiron_engine::units::Secret;
 use reqwest::blocking::{Client, RequestBuilder};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde::Serialize;
 use thiserror::Error;
+
+use crate::sources::Variables;
 
 const QUEUE_MAX: usize = 512;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -222,6 +226,80 @@ impl Shared {
 /// Whether the same request may succeed later.
 fn may_change(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..=599)
+}
+
+/// Everything a config wants to be told, from its start to the upload of the log. The default tells nobody.
+#[derive(Default)]
+pub struct Reporting {
+    webhooks: Vec<Webhook>,
+    upload: Option<(Client, String)>,
+}
+
+impl Reporting {
+    /// Fills the variables in and starts the webhooks. What cannot be done is returned as text, because an
+    /// install does not fail for want of a listener.
+    pub fn start(
+        config: &Config,
+        variables: &Variables,
+        client: &Client,
+        machine: Option<&str>,
+    ) -> (Self, Vec<String>) {
+        let mut reporting = Self::default();
+        let mut troubles = Vec::new();
+        for (name, reporter) in &config.reporting {
+            let endpoint = match (reporter.r#type, &reporter.endpoint) {
+                (ReporterType::Webhook, Some(endpoint)) => endpoint,
+                (ReporterType::Webhook | ReporterType::Print | ReporterType::Syslog | ReporterType::Led, _) => continue,
+            };
+            let started = variables.fill(endpoint).map_err(|error| error.to_string()).and_then(|endpoint| {
+                let level = level(reporter.level);
+                let options = WebhookOptions { endpoint, level, token: None, machine: machine.map(str::to_owned) };
+                Webhook::new(client.clone(), options).map_err(|error| error.to_string())
+            });
+            match started {
+                Ok(webhook) => reporting.webhooks.push(webhook),
+                Err(trouble) => troubles.push(format!("reporting.{}: {trouble}", name.0)),
+            }
+        }
+        match config.logs.upload.as_deref().map(|url| variables.fill(url)) {
+            Some(Ok(url)) => reporting.upload = Some((client.clone(), url)),
+            Some(Err(error)) => troubles.push(format!("logs.upload: {error}")),
+            None => {}
+        }
+        (reporting, troubles)
+    }
+
+    /// The sinks, to be added to the stream of events.
+    pub fn sinks(&self) -> Vec<Webhook> {
+        self.webhooks.clone()
+    }
+
+    /// Waits for the last events and uploads the log. At most `limit` for each webhook and for the log.
+    pub fn finish(&self, log: impl FnOnce() -> String, limit: Duration) -> Vec<String> {
+        let mut troubles = Vec::new();
+        for webhook in &self.webhooks {
+            let Counts { sent, lost, waiting } = webhook.flush(limit);
+            if lost + waiting > 0 {
+                let endpoint = &webhook.shared.options.endpoint;
+                troubles.push(format!("{endpoint}: {sent} events posted, {} not", lost + waiting));
+            }
+        }
+        if let Some((client, url)) = &self.upload
+            && let Err(error) = upload_log(client, url, log().as_bytes(), limit)
+        {
+            troubles.push(error.to_string());
+        }
+        troubles
+    }
+}
+
+fn level(written: ReportLevel) -> Level {
+    match written {
+        ReportLevel::Debug => Level::Debug,
+        ReportLevel::Info => Level::Info,
+        ReportLevel::Warn => Level::Warn,
+        ReportLevel::Error => Level::Error,
+    }
 }
 
 /// Uploads a whole log with PUT, or with POST where PUT is not known, and gives up after `limit`.

@@ -186,9 +186,10 @@ fn search(request: &SourceRequest, fetch: &dyn Fetch, events: &mut dyn EventSink
         return on_label(request, label, path)?.ok_or_else(|| absent_label(label));
     }
     looked.push("no castiron.config=".to_owned());
-    for url in &request.dhcp_urls {
+    if let Some(url) = request.dhcp_urls.first() {
         tell(events, Level::Info, format!("DHCP says that the config is at {url}"));
-        return from_url(request, url, fetch, events);
+        let document = from_url(request, url, fetch, events)?;
+        return Ok(Document { origin: Origin::Offered, ..document });
     }
     looked.push("none from DHCP".to_owned());
     if let Some(document) = on_label(request, LABEL, CONFIG_FILE)? {

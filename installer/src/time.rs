@@ -71,13 +71,13 @@ impl Clocks {
         let now = clock.now();
         let plausible = now.filter(|now| *now >= floor && now.duration_since(floor) <= SERVICE_LIFE);
         if plausible.is_none() {
-            let shown = now.map_or_else(|| "a time past the year 9999".to_owned(), |now| shown(now));
+            let said = now.map_or_else(|| "a time past the year 9999".to_owned(), shown);
             tell(
                 events,
                 Level::Warn,
                 format!(
-                    "the hardware clock is implausible, it says {shown}: taken to be {}, when the appliance was built",
-                    self::shown(floor)
+                    "the hardware clock is implausible, it says {said}: taken to be {}, when the appliance was built",
+                    shown(floor)
                 ),
             );
             set(clock, floor, events);

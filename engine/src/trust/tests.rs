@@ -154,6 +154,12 @@ fn what_came_with_the_appliance_needs_no_signature_and_any_must_be_said() {
         policy.any = true;
     });
     assert_eq!(any, "NOT CHECKED: castiron.trust=any");
+    let offered = outcome(|document, policy| {
+        document.signature = None;
+        document.origin = Origin::Offered;
+        policy.any = true;
+    });
+    assert_eq!(offered, "trust.unsigned", "what a DHCP server points to must be signed");
 }
 
 #[test]

@@ -154,3 +154,23 @@ fn syslog_lines_follow_the_standard() {
     let length = server.recv(&mut buffer).unwrap();
     assert!(buffer[..length].starts_with(b"<131>1 "));
 }
+
+#[test]
+fn a_config_says_who_is_told() {
+    let (events, requests) = server(vec![200]);
+    let text = format!(
+        "castiron: 1\nsource: {{ bootstrap: {{ release: trixie }} }}\nreporting:\n  controller: {{ type: webhook, endpoint: \"{events}/${{mac}}\" }}\n  \
+         lost: {{ type: webhook, endpoint: \"{events}/${{serial}}\" }}\nlogs: {{ upload: \"{events}/log\" }}\n"
+    );
+    let config = castiron_engine::config::parse(text.as_bytes(), "node.yaml").unwrap();
+    let variables = Variables::read(std::path::Path::new("/nonexistent"), "52:54:00:12:34:56".parse().ok(), None);
+    let (reporting, troubles) = Reporting::start(&config, &variables, &client(), Some("node7"));
+    assert_eq!(troubles, ["reporting.lost: this machine has no serial for ${serial}"]);
+    for mut webhook in reporting.sinks() {
+        webhook.emit(&Event::start("install", "x"));
+    }
+    assert_eq!(reporting.finish(|| "the log".to_owned(), Duration::from_secs(10)), Vec::<String>::new());
+    assert!(requests.recv().unwrap().starts_with("POST /events/52:54:00:12:34:56 "));
+    let upload = requests.recv().unwrap();
+    assert!(upload.starts_with("PUT /events/log ") && upload.ends_with("the log"), "{upload}");
+}
