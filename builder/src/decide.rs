@@ -10,7 +10,7 @@ use castiron_engine::catalogue::Catalogue;
 use castiron_engine::config::{self, Config};
 use castiron_engine::debian::{ArchiveError, PackageSet, Source, gather};
 use castiron_engine::event::{Event, EventResult, EventSink};
-use castiron_engine::fetch::{FetchOptions, Fetcher};
+use castiron_engine::fetch::{FetchOptions, Fetcher, resource};
 use castiron_engine::inventory::Inventory;
 use castiron_engine::plan::Plan;
 use castiron_engine::plan::disk::{self, Places};
@@ -20,6 +20,9 @@ use castiron_engine::units::Bytes;
 
 use crate::commands::bootstrap::native_architecture;
 use crate::commands::{Report, apt_sources, read_input};
+
+/// No keyring is longer.
+const KEYRING_MAX: Bytes = Bytes::mib(4);
 
 /// Options of every command that resolves a config.
 #[derive(clap::Args)]
@@ -105,9 +108,7 @@ fn packages(
     fetcher: &Fetcher,
     events: &mut dyn EventSink,
 ) -> Result<PackageSet, Report> {
-    let keyring = std::fs::read(&args.keyring)
-        .map_err(|error| Report::usage(format!("error: cannot read the keyring {}\n  cause: {error}", args.keyring)))
-        .map_err(|report| report.with_hint("Debian has it in the package debian-archive-keyring; or give --keyring"))?;
+    let keyring = keyring(args, config, fetcher)?;
     let sources = apt_sources::read(Utf8Path::new("/"));
     let defaults = ArchiveDefaults {
         sources: host_sources(config, &sources),
@@ -123,6 +124,21 @@ fn packages(
     let result = if gathered.is_ok() { EventResult::Success } else { EventResult::Fail };
     events.emit(&Event::finish("plan/archive", "read the archive's index", result));
     gathered.map_err(archive_report)
+}
+
+/// Those of the config, else those of the command line.
+fn keyring(args: &DecideArgs, config: &Config, fetcher: &Fetcher) -> Result<Vec<u8>, Report> {
+    let resource = config.source.bootstrap.as_ref().and_then(|bootstrap| bootstrap.keyring.as_ref());
+    if let Some(resource) = resource {
+        return resource::read(resource, fetcher, KEYRING_MAX).map_err(|error| {
+            let hint = error.hint();
+            Report::from(error).with_hint(hint)
+        });
+    }
+    std::fs::read(&args.keyring).map_err(|error| {
+        Report::usage(format!("error: cannot read the keyring {}\n  cause: {error}", args.keyring))
+            .with_hint("Debian has it in the package debian-archive-keyring; or give --keyring")
+    })
 }
 
 fn archive_report(error: ArchiveError) -> Report {

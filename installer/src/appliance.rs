@@ -15,7 +15,7 @@ use castiron_engine::debian::gather::Source;
 use castiron_engine::debian::{PackageSet, gather};
 use castiron_engine::diagnostic::Diagnostics;
 use castiron_engine::event::{Event, EventSink};
-use castiron_engine::fetch::Fetcher;
+use castiron_engine::fetch::{Fetcher, resource};
 use castiron_engine::inventory::Inventory;
 use castiron_engine::plan::disk::Places;
 use castiron_engine::plan::{self, Plan, StepPhase};
@@ -24,6 +24,7 @@ use castiron_engine::run::{Journal, Observer, OnFailure, run};
 use castiron_engine::spec::Spec;
 use castiron_engine::system::{Linux, Recorder, System, Toolbox};
 use castiron_engine::trust::{self, Document, Proof, Verified};
+use castiron_engine::units::Bytes;
 use castiron_init::anchors::{self, TrustArguments};
 use castiron_init::net::{self, NetArguments, NetRequest, NetState};
 use castiron_init::report::Reporting;
@@ -39,9 +40,10 @@ use crate::phases::Phase;
 
 /// Where the target's file systems are mounted.
 const TARGET: &str = "/run/castiron/target";
-/// The archive keyring and mirrors that the appliance was built with.
-const KEYRING: &str = "etc/castiron/archive-keyring.pgp";
+/// The mirrors that the appliance was built with.
 const MIRRORS: &str = "etc/castiron/sources.list";
+/// No keyring is longer.
+const KEYRING_MAX: Bytes = Bytes::mib(4);
 const NTP_WAIT: Duration = Duration::from_secs(5);
 
 /// Why an installation ended early.
@@ -289,7 +291,7 @@ fn archive(
     catalogue: &Catalogue,
     fetcher: &Fetcher,
 ) -> Result<PackageSet, Stop> {
-    let keyring = std::fs::read(Path::new("/").join(KEYRING)).unwrap_or_default();
+    let keyring = keyring(config, catalogue, fetcher)?;
     let defaults = ArchiveDefaults {
         sources: default_sources(boot),
         nearer_mirrors: Vec::new(),
@@ -304,6 +306,21 @@ fn archive(
     set.map_err(|error| {
         let hint = error.hint();
         Stop::failed(&error, hint.as_deref())
+    })
+}
+
+/// Those of the config, else the distribution's own, which the appliance carries where the distribution keeps them.
+fn keyring(config: &Config, catalogue: &Catalogue, fetcher: &Fetcher) -> Result<Vec<u8>, Stop> {
+    let bootstrap = config.source.bootstrap.as_ref();
+    if let Some(resource) = bootstrap.and_then(|bootstrap| bootstrap.keyring.as_ref()) {
+        let read = resource::read(resource, fetcher, KEYRING_MAX);
+        return read.map_err(|error| Stop::failed(&error, Some(error.hint())));
+    }
+    let known = bootstrap.and_then(|bootstrap| catalogue.distribution(&bootstrap.distribution));
+    let Some(distribution) = known else { return Ok(Vec::new()) };
+    std::fs::read(&distribution.keyring).map_err(|error| Stop::Failed {
+        reason: format!("this appliance carries no keys of {}: {}: {error}", distribution.name, distribution.keyring),
+        wish: Wish::default(),
     })
 }
 

@@ -11,6 +11,7 @@
 mod cache;
 mod client;
 mod error;
+pub mod resource;
 
 pub use cache::Cache;
 pub use client::install_crypto_provider;

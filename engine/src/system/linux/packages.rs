@@ -13,6 +13,9 @@ use crate::system::configure::{ConfigureOptions, configure};
 use crate::system::unpack::{UnpackOptions, unpack};
 use crate::system::{Context, EffectError};
 
+/// apt reads both; the plan writes the other one.
+const SOURCES_LIST: &str = "# See sources.list.d/castiron.sources.\n";
+
 impl Linux<'_> {
     pub(super) fn unpack(
         &mut self,
@@ -34,7 +37,12 @@ impl Linux<'_> {
             stats.downloaded,
             stats.elapsed.as_secs_f64()
         ));
-        first_files(packages, root, &BootstrapOptions::default()).context("cannot write the target's first files")?;
+        first_files(
+            packages,
+            root,
+            &BootstrapOptions { sources_list: Some(SOURCES_LIST.to_owned()), ..Default::default() },
+        )
+        .context("cannot write the target's first files")?;
         self.unpacked = unpacked;
         Ok(())
     }
