@@ -4,6 +4,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::cmd::Stdin;
 use super::{Cmd, Effect, Plan, StepPhase};
+use crate::block::Target;
 use crate::block::mount::{fstab_line, swap_line};
 use crate::spec::{CommandSpec, Content, FileSpec, Spec, UserSpec};
 use crate::units::Mode;
@@ -15,6 +16,7 @@ pub fn plan(spec: &Spec, root: &Utf8Path, plan: &mut Plan) {
     files(spec, root, plan);
     initramfs(spec, root, plan);
     in_target(spec, root, plan);
+    unique(spec, root, plan);
 }
 
 fn bootstrap(spec: &Spec, root: &Utf8Path, plan: &mut Plan) {
@@ -169,6 +171,30 @@ fn in_target(spec: &Spec, root: &Utf8Path, plan: &mut Plan) {
         .map(Effect::Exec)
         .collect();
     plan.add(StepPhase::Provision, "in-target", "run the in-target commands", effects);
+}
+
+const HOST_KEYS: &[&str] = &["rsa", "ecdsa", "ed25519"];
+/// sshd checks its keys before it starts, so they are made before that.
+const MAKE_HOST_KEYS: &str = "\
+[Service]
+ExecStartPre=
+ExecStartPre=/usr/bin/ssh-keygen -A
+ExecStartPre=/usr/sbin/sshd -t
+";
+
+/// An image is copied to many machines: what must be each machine's own is left for its first boot
+/// (machine-id(5), \"first boot semantics\"). An installed machine keeps what its packages made.
+fn unique(spec: &Spec, root: &Utf8Path, plan: &mut Plan) {
+    let image = spec.graph.disks().any(|(_, disk)| disk.target == Target::ImageFile);
+    let Some(packages) = spec.packages.as_ref().filter(|_| image) else { return };
+    let mut effects = vec![file(root, "/etc/machine-id", String::new())];
+    if packages.get("openssh-server").is_some() {
+        let keys =
+            HOST_KEYS.iter().flat_map(|kind| ["", ".pub"].map(|end| format!("/etc/ssh/ssh_host_{kind}_key{end}")));
+        effects.extend(keys.map(|path| Effect::RemoveTargetFile { root: root.to_owned(), path: path.into() }));
+        effects.push(file(root, "/etc/systemd/system/ssh.service.d/host-keys.conf", MAKE_HOST_KEYS.to_owned()));
+    }
+    plan.add(StepPhase::Provision, "unique", "leave to each machine what must be its own", effects);
 }
 
 fn fstab(spec: &Spec) -> String {

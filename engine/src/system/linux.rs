@@ -95,7 +95,7 @@ impl System for Linux<'_> {
                 grub::embed(&disk::open(bound(bindings, disk)?)?, &boot, &core, place)?;
             }
             Effect::BootEntry(entry) => {
-                if !efivars::set(std::path::Path::new(EFIVARS), entry)? {
+                if !show_efivars() || !efivars::set(Utf8Path::new(EFIVARS).as_std_path(), entry)? {
                     (self.on_line)(
                         "this machine was not started by UEFI: no boot entry is written, the removable path serves",
                     );
@@ -105,6 +105,19 @@ impl System for Linux<'_> {
         }
         Ok(Vec::new())
     }
+}
+
+/// The driver may have been loaded after the early mounts. False where the firmware gives no variables.
+fn show_efivars() -> bool {
+    let folder = Utf8Path::new(EFIVARS);
+    let shown = || folder.read_dir_utf8().is_ok_and(|mut entries| entries.next().is_some());
+    if folder.is_dir() && !shown() {
+        let mounted = sys_mount::Mount::builder().fstype("efivarfs").mount("efivarfs", folder);
+        if let Err(error) = mounted {
+            tracing::warn!("cannot mount efivarfs: {error}");
+        }
+    }
+    shown()
 }
 
 fn bound<'a>(bindings: &'a Bindings, node: &NodeId) -> Result<&'a Region, EffectError> {
