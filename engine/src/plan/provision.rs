@@ -183,7 +183,7 @@ ExecStartPre=/usr/sbin/sshd -t
 ";
 
 /// An image is copied to many machines: what must be each machine's own is left for its first boot
-/// (machine-id(5), \"first boot semantics\"). An installed machine keeps what its packages made.
+/// (machine-id(5), "first boot semantics"). An installed machine keeps what its packages made.
 fn unique(spec: &Spec, root: &Utf8Path, plan: &mut Plan) {
     let image = spec.graph.disks().any(|(_, disk)| disk.target == Target::ImageFile);
     let Some(packages) = spec.packages.as_ref().filter(|_| image) else { return };
