@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use castiron_engine::event::{Event, EventResult, EventSink, EventType, Progress, Unit};
+use castiron_engine::event::{Event, EventResult, EventSink, EventType, Level, Progress, Unit};
 use castiron_engine::units::Bytes;
 use rustix::fs::{Mode, OFlags};
 
@@ -318,6 +318,11 @@ impl EventSink for ConsoleSink {
             EventType::Start => {
                 self.started.insert(event.name.clone(), Instant::now());
                 self.console.line(&format!("{}: {}", short(&event.name), event.description));
+            }
+            // Something to know about the work, and not how far it is.
+            EventType::Progress if event.progress.is_none() => {
+                let line = format!("{}: {}", short(&event.name), event.description);
+                if event.level >= Level::Warn { self.console.warn(&line) } else { self.console.line(&line) }
             }
             EventType::Progress => {
                 let due = self.progress_printed.is_none_or(|printed| printed.elapsed() >= PROGRESS_INTERVAL);

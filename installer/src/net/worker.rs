@@ -323,6 +323,7 @@ impl Worker {
     }
 
     pub(super) fn ready(&self, text: String) {
+        self.tell(Level::Info, text.clone());
         self.shared.finish(&self.name(), text, EventResult::Success);
     }
 
