@@ -65,6 +65,9 @@ pub enum OverlayError {
     Circle { path: String },
 }
 
+/// dpkg's own notes: made when a package is unpacked, no part of it.
+const DATABASE: &str = "var/lib/dpkg";
+
 /// Folders that are links into `/usr` in every Debian since bookworm (policy: merged `/usr`).
 pub const MERGED: &[&str] = &["bin", "lib", "lib32", "lib64", "libx32", "sbin"];
 
@@ -115,6 +118,9 @@ impl Overlay {
             let metadata = host.symlink_metadata().map_err(error(&host))?;
             let kind = match metadata.file_type() {
                 kind if kind.is_dir() => {
+                    if path == DATABASE {
+                        continue;
+                    }
                     self.add(&host, &path)?;
                     continue;
                 }
@@ -228,6 +234,19 @@ mod tests {
         assert!(overlay.find("/sbin/escape").unwrap().is_none(), "a link must not lead out of the tree");
         assert!(matches!(overlay.find("/sbin/a"), Err(OverlayError::Circle { .. })));
         assert_eq!(overlay.below("/usr/sbin").count(), 3);
+    }
+
+    #[test]
+    fn the_date_is_that_of_the_newest_file_of_a_package() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("var/lib/dpkg/info")).unwrap();
+        std::fs::write(root.path().join("var/lib/dpkg/status"), "written today").unwrap();
+        for (name, seconds) in [("old", 1_000), ("new", 2_000)] {
+            let file = std::fs::File::create(root.path().join(name)).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+        }
+        let overlay = Overlay::read([(package("p"), root.path().to_owned())]).unwrap();
+        assert_eq!(overlay.newest(), 2_000);
     }
 
     #[test]
