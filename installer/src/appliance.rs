@@ -21,7 +21,7 @@ use castiron_engine::plan::disk::Places;
 use castiron_engine::plan::{self, Plan, StepPhase};
 use castiron_engine::resolve::{self, ArchiveDefaults};
 use castiron_engine::run::{Journal, Observer, OnFailure, run};
-use castiron_engine::spec::Spec;
+use castiron_engine::spec::{self, Spec};
 use castiron_engine::system::{Linux, Recorder, System, Toolbox};
 use castiron_engine::trust::{self, Document, Proof, Verified};
 use castiron_engine::units::Bytes;
@@ -34,7 +34,7 @@ use castiron_init::time::{Clocks, KernelClock};
 use crate::cmdline::{Boot, Ending, Mode};
 use crate::context::{Context, Stopped};
 use crate::early;
-use crate::finish::{Outcome, Wish};
+use crate::finish::{Kexec, Outcome, Wish};
 use crate::log::Priority;
 use crate::phases::Phase;
 
@@ -116,7 +116,12 @@ fn attempt(boot: &Boot, context: &mut Context) -> Result<Outcome, Stop> {
     if let Some(network) = &network {
         network.report(&mut context.events);
     }
-    Ok(Outcome::Done { wish, kexec: None })
+    let kexec = (spec.on_success == spec::Ending::Kexec).then(|| Kexec {
+        kernel: Path::new(plan::boot::KEXEC_FOLDER).join("vmlinuz"),
+        initrd: Path::new(plan::boot::KEXEC_FOLDER).join("initrd.img"),
+        command_line: plan::boot::arguments(&spec).join(" "),
+    });
+    Ok(Outcome::Done { wish, kexec })
 }
 
 /// An appliance with its config built in may need no network, so its absence is told and not yet an end.

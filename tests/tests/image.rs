@@ -78,7 +78,8 @@ fn an_image_with_an_mbr_boots() {
     let begin = gpt.find("        label: gpt").unwrap();
     let end = gpt.find("          - name: root").unwrap();
     let mbr = format!("{}        label: mbr\n        partitions:\n{}", &gpt[..begin], &gpt[end..]);
-    let mbr = mbr.replace("            type: root\n", "            type: \"0x83\"\n            flags: [boot, primary]\n");
+    let mbr =
+        mbr.replace("            type: root\n", "            type: \"0x83\"\n            flags: [boot, primary]\n");
     let mbr = mbr.replace("boot:\n", "boot:\n  firmware: bios\n");
     std::fs::write(&config, mbr).unwrap();
     let image = site.folder.join("toy.qcow2");

@@ -12,7 +12,7 @@ use super::provision::file;
 use super::{Cmd, Effect, Plan, StepPhase};
 use crate::block::table::{BIOS_BOOT, ESP};
 use crate::block::{Disk, Filesystem, Mount, Partition, Table, TableKind, Target};
-use crate::spec::{Firmware, Loader, Spec};
+use crate::spec::{Ending, Firmware, Loader, Spec};
 use crate::units::{Mode, NodeId};
 
 /// What GRUB calls an architecture, and UEFI its removable-media file (UEFI 2.10, 3.5.1.1).
@@ -221,15 +221,23 @@ pub fn serial_command(consoles: &[String]) -> Option<String> {
     Some(format!("serial --unit={unit} --speed={}", if speed.is_empty() { "115200" } else { &speed }))
 }
 
-fn menu(boot: &Boot<'_>) -> Effect {
-    let root_filesystem = boot.spec.graph.mounts().find(|mount| mount.at == "/");
+/// Where a kernel waits for `kexec`: `vmlinuz` and `initrd.img` in this folder of the installer.
+pub const KEXEC_FOLDER: &str = "/run/castiron/kexec";
+
+/// The command line of the finished system's kernel.
+pub fn arguments(spec: &Spec) -> Vec<String> {
+    let root_filesystem = spec.graph.mounts().find(|mount| mount.at == "/");
     let root_uuid = root_filesystem
-        .and_then(|mount| boot.spec.graph.filesystem(&mount.base))
+        .and_then(|mount| spec.graph.filesystem(&mount.base))
         .map(Filesystem::uuid_text)
         .unwrap_or_default();
     let mut arguments = vec![format!("root=UUID={root_uuid}"), "ro".to_owned()];
-    arguments.extend(boot.spec.boot.consoles.iter().map(|console| format!("console={console}")));
-    arguments.extend(boot.spec.boot.kernel_arguments.iter().cloned());
+    arguments.extend(spec.boot.consoles.iter().map(|console| format!("console={console}")));
+    arguments.extend(spec.boot.kernel_arguments.iter().cloned());
+    arguments
+}
+
+fn menu(boot: &Boot<'_>) -> Effect {
     Effect::GrubConfig(GrubConfig {
         root: boot.root.to_owned(),
         kernels: "/boot".into(),
@@ -237,7 +245,7 @@ fn menu(boot: &Boot<'_>) -> Effect {
         path: "/boot/grub/grub.cfg".into(),
         filesystem_uuid: boot.filesystem.uuid_text(),
         title: boot.spec.boot.title.clone(),
-        arguments,
+        arguments: arguments(boot.spec),
         consoles: boot.spec.boot.consoles.clone(),
         timeout_seconds: boot.spec.boot.timeout_seconds,
     })
@@ -253,6 +261,10 @@ pub fn commit(spec: &Spec, root: &Utf8Path, plan: &mut Plan) -> Result<(), PlanE
             let node = filesystem.base.clone();
             fill.push(Effect::FillFat { node, root: root.to_owned(), from: mount.at.clone() });
         }
+    }
+    if spec.on_success == Ending::Kexec {
+        let keep = Effect::KeepKernel { root: root.to_owned(), kernels: "/boot".into(), to: KEXEC_FOLDER.into() };
+        plan.add(StepPhase::BootLoader, "kexec", "keep the kernel at hand", vec![keep]);
     }
     plan.add(StepPhase::BootLoader, "sync", "write everything out", vec![Effect::Sync { root: root.to_owned() }]);
     plan.add(StepPhase::BootLoader, "fill-fat", "fill the EFI system partition", fill);

@@ -139,6 +139,12 @@ pub enum Effect {
     },
     /// Tells UEFI firmware to start the loader.
     BootEntry(BootEntry),
+    /// Copies the newest kernel and its initramfs out of the target, to be started without the firmware.
+    KeepKernel {
+        root: Utf8PathBuf,
+        kernels: Utf8PathBuf,
+        to: Utf8PathBuf,
+    },
     /// Everything written so far is on the disk afterwards.
     Sync {
         root: Utf8PathBuf,
@@ -208,6 +214,7 @@ impl Effect {
             | Self::FillFat { .. }
             | Self::EmbedGrub { .. }
             | Self::BootEntry(_)
+            | Self::KeepKernel { .. }
             | Self::Sync { .. } => Undo::Nothing,
         }
     }

@@ -55,6 +55,8 @@ fn bootstrap(spec: &Spec, root: &Utf8Path, plan: &mut Plan) {
 
 /// Keeps kernel packages and triggers from making the same initramfs twice (update-initramfs(8)).
 const INITRAMFS_SWITCH: &str = "/etc/initramfs-tools/update-initramfs.conf";
+/// The first one is soon replaced by updates; packing it hard would cost slow machines a minute.
+const INITRAMFS_FAST: &str = "/etc/initramfs-tools/conf.d/castiron-first";
 const INITRAMFS_SWITCH_DEFAULT: &str = "\
 # Written by castiron; see update-initramfs.conf(5).
 update_initramfs=yes
@@ -68,7 +70,9 @@ fn initramfs(spec: &Spec, root: &Utf8Path, plan: &mut Plan) {
     }
     let effects = vec![
         file(root, INITRAMFS_SWITCH, INITRAMFS_SWITCH_DEFAULT.to_owned()),
+        file(root, INITRAMFS_FAST, "COMPRESSLEVEL=1\n".to_owned()),
         Effect::Exec(Cmd::target(root, "update-initramfs").args(["-c", "-k", "all"])),
+        Effect::RemoveTargetFile { root: root.to_owned(), path: INITRAMFS_FAST.into() },
     ];
     plan.add(StepPhase::Provision, "initramfs", "make the initramfs", effects);
 }

@@ -112,6 +112,7 @@ impl std::fmt::Display for Effect {
             Self::FillFat { node, from, .. } => write!(out, "move the content of {from} into {node}"),
             Self::EmbedGrub { disk, .. } => write!(out, "write GRUB's core image and the boot sector of {disk}"),
             Self::BootEntry(entry) => write!(out, "firmware boot entry `{}` for {}", entry.label, entry.loader),
+            Self::KeepKernel { kernels, to, .. } => write!(out, "copy the newest kernel of {kernels} to {to}"),
             Self::Sync { .. } => write!(out, "write everything out"),
         }
     }

@@ -101,6 +101,7 @@ impl System for Linux<'_> {
                     );
                 }
             }
+            Effect::KeepKernel { root, kernels, to } => grub::keep_kernel(&Tree::open(root)?, kernels, to)?,
             Effect::Sync { root } => Tree::open(root)?.sync()?,
         }
         Ok(Vec::new())

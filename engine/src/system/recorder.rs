@@ -85,6 +85,7 @@ impl System for Recorder {
             | Effect::Exec(_)
             | Effect::GrubConfig(_)
             | Effect::BootEntry(_)
+            | Effect::KeepKernel { .. }
             | Effect::Sync { .. } => Ok(Vec::new()),
         }
     }

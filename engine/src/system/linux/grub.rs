@@ -64,18 +64,7 @@ fn boot_code(image: &[u8], start: Bytes) -> Vec<u8> {
 
 /// An entry for each kernel, the newest first.
 pub fn write_menu(tree: &Tree, config: &GrubConfig) -> Result<usize, EffectError> {
-    let names: Vec<String> = tree
-        .list(&config.kernels)?
-        .into_iter()
-        .filter(|(_, kind)| *kind == FileType::RegularFile)
-        .map(|(name, _)| name)
-        .collect();
-    let mut versions: Vec<&str> = names.iter().filter_map(|name| name.strip_prefix("vmlinuz-")).collect();
-    if versions.is_empty() {
-        return Err(EffectError::new(format!("there is no kernel in {} of the target", config.kernels))
-            .with_hint("add a kernel package to `packages`"));
-    }
-    versions.sort_by(|a, b| crate::debian::version::compare(b, a));
+    let (versions, names) = kernels(tree, &config.kernels)?;
     let text = menu(config, &versions, &names);
     let file = FileSpec {
         path: config.path.clone(),
@@ -89,7 +78,37 @@ pub fn write_menu(tree: &Tree, config: &GrubConfig) -> Result<usize, EffectError
     Ok(versions.len())
 }
 
-fn menu(config: &GrubConfig, versions: &[&str], names: &[String]) -> String {
+/// The versions of the kernels in a folder, the newest first, and all names there.
+fn kernels(tree: &Tree, folder: &Utf8Path) -> Result<(Vec<String>, Vec<String>), EffectError> {
+    let names: Vec<String> = tree
+        .list(folder)?
+        .into_iter()
+        .filter(|(_, kind)| *kind == FileType::RegularFile)
+        .map(|(name, _)| name)
+        .collect();
+    let mut versions: Vec<String> =
+        names.iter().filter_map(|name| name.strip_prefix("vmlinuz-")).map(str::to_owned).collect();
+    if versions.is_empty() {
+        return Err(EffectError::new(format!("there is no kernel in {folder} of the target"))
+            .with_hint("add a kernel package to `packages`"));
+    }
+    versions.sort_by(|a, b| crate::debian::version::compare(b, a));
+    Ok((versions, names))
+}
+
+/// `vmlinuz` and `initrd.img` of the newest version, outside the target.
+pub fn keep_kernel(tree: &Tree, folder: &Utf8Path, to: &Utf8Path) -> Result<(), EffectError> {
+    let (versions, _) = kernels(tree, folder)?;
+    std::fs::create_dir_all(to).context(format!("cannot make {to}"))?;
+    for name in ["vmlinuz", "initrd.img"] {
+        let from = folder.join(format!("{name}-{}", versions[0]));
+        let mut copy = File::create(to.join(name)).context(format!("cannot make {to}/{name}"))?;
+        std::io::copy(&mut tree.open_file(&from)?, &mut copy).context(format!("cannot copy {from}"))?;
+    }
+    Ok(())
+}
+
+fn menu(config: &GrubConfig, versions: &[String], names: &[String]) -> String {
     let mut text = format!(
         "# Written by castiron; `update-grub` replaces it.\nset default=0\nset timeout={}\n",
         config.timeout_seconds
