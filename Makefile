@@ -4,7 +4,7 @@ export PATH := $(HOME)/.cargo/bin:$(HOME)/.cache/castiron/bin:$(PATH)
 
 RELEASE := target/x86_64-unknown-linux-gnu/release
 
-.PHONY: all setup demo test unit bench lint appliance clean
+.PHONY: all setup demo test unit machines bench lint appliance clean
 
 all:
 	cargo build --release
@@ -17,7 +17,7 @@ demo: setup
 	cargo build --release
 	$(RELEASE)/demo
 
-# Everything: unit, golden, replay, device and QEMU tests.
+# Units, golden and replayed cases, devices, the harness with its virtual machines.
 test: setup
 	cargo build --release
 	cargo test --release --workspace --no-fail-fast
@@ -25,6 +25,11 @@ test: setup
 # The tests that need no virtual machine.
 unit:
 	cargo test --release --workspace --exclude castiron-tests
+
+# Machines that install themselves, with and without faults.
+machines: setup
+	cargo build --release
+	cargo test --release -p castiron-tests --test bootstrap --test machines
 
 # Our bootstrap against mmdebstrap and debootstrap; also writes target/bench.json.
 bench: setup

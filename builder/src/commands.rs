@@ -5,6 +5,7 @@ pub mod apt_sources;
 pub mod bootstrap;
 mod build;
 mod clean;
+mod inventory;
 mod keygen;
 mod plan;
 mod schema;
@@ -25,6 +26,7 @@ pub enum Command {
     Bootstrap(bootstrap::Args),
     Build(build::Args),
     Clean(clean::Args),
+    Inventory(inventory::Args),
     Keygen(keygen::Args),
     Plan(plan::Args),
     Schema(schema::Args),
@@ -39,6 +41,7 @@ impl Command {
             Self::Bootstrap(args) => bootstrap::run(args),
             Self::Build(args) => build::run(args),
             Self::Clean(args) => clean::run(args),
+            Self::Inventory(args) => inventory::run(args),
             Self::Keygen(args) => keygen::run(args),
             Self::Plan(args) => plan::run(args),
             Self::Schema(args) => schema::run(args),

@@ -11,7 +11,7 @@ use castiron_engine::config::{self, Config};
 use castiron_engine::debian::{ArchiveError, PackageSet, Source, gather};
 use castiron_engine::event::{Event, EventResult, EventSink};
 use castiron_engine::fetch::{FetchOptions, Fetcher, resource};
-use castiron_engine::inventory::Inventory;
+use castiron_engine::inventory::{self, Inventory};
 use castiron_engine::plan::Plan;
 use castiron_engine::plan::disk::{self, Places};
 use castiron_engine::resolve::{self, ArchiveDefaults};
@@ -74,7 +74,7 @@ fn for_what(config: Config, what: For) -> Result<(Config, Inventory), Report> {
         For::Machine { recording: None } => Ok((config, Inventory::read(Path::new("/"))?)),
         For::Machine { recording: Some(path) } => {
             let text = String::from_utf8_lossy(&read_input(&path)?).into_owned();
-            Ok((config, serde_json::from_str::<Inventory>(&text)?))
+            Ok((config, inventory::from_recording(&text)?))
         }
         For::Image { size } => Ok((resolve::as_image(config, size), no_machine())),
     }

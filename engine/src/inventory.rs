@@ -9,6 +9,7 @@ mod disk;
 mod holders;
 pub mod probe;
 mod read;
+mod recording;
 mod sysfs;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use disk::{Disk, FindError, Holder, HolderKind, Partition, Signature, Transport, find};
 pub use read::{InventoryError, read_disks};
+pub use recording::{RecordingError, from_recording};
 
 use crate::block::DiskIdentity;
 use crate::spec::Firmware;

@@ -8,7 +8,7 @@
 
 pub mod archive;
 mod boot;
-mod disks;
+pub mod disks;
 mod geometry;
 mod layout;
 mod machine;

@@ -103,8 +103,11 @@ fn attempt(boot: &Boot, context: &mut Context) -> Result<Outcome, Stop> {
     }
     let root = PathBuf::from("/");
     let network = bring_up(boot, context)?;
-    let (fetcher, clocks) = fetcher_and_clocks(boot, context, &root, network.as_ref())?;
-    let (document, config) = find_config(boot, context, &root, network.as_ref(), &fetcher, &clocks)?;
+    let (fetcher, mut clocks) = fetcher_and_clocks(boot, context, &root, network.as_ref())?;
+    let (document, config) = find_config(boot, context, &root, network.as_ref(), &fetcher, &mut clocks)?;
+    let fetcher = behind_proxy(boot, &root, &config, fetcher)?;
+    report_to(context, &config, &variables(boot, &root, network.as_ref()), &fetcher);
+    synchronise(context, &config, network.as_ref(), &mut clocks)?;
     let wish = wish(&config);
     let failed = |stop: Stop| match stop {
         Stop::Failed { reason, .. } => Stop::Failed { reason, wish: failure_wish(&config) },
@@ -176,13 +179,11 @@ fn find_config(
     root: &Path,
     network: Option<&NetState>,
     fetcher: &Fetcher,
-    clocks: &Clocks,
+    clocks: &mut Clocks,
 ) -> Result<(Verified<Document>, Config), Stop> {
     context.enter(Phase::Config)?;
     let arguments = TrustArguments { keys: &boot.keys, pin: boot.config_hash, any: boot.trust_any };
     let policy = anchors::policy(root, &arguments).map_err(|error| Stop::failed(&error, None))?;
-    let mac = network.and_then(NetState::boot_link).map(|link| link.mac);
-    let hostname = network.and_then(NetState::hostname).or_else(|| boot.network.hostname.clone());
     let request = SourceRequest {
         config: boot.config.clone(),
         early: boot.config_early.clone(),
@@ -190,7 +191,7 @@ fn find_config(
         device: boot.config_device.clone(),
         path: boot.config_path.clone(),
         dhcp_urls: network.map(NetState::config_urls).unwrap_or_default(),
-        variables: Variables::read(root, mac, hostname),
+        variables: variables(boot, root, network),
         signature: boot.config_hash.is_none(),
         root: root.to_owned(),
         ..SourceRequest::default()
@@ -204,12 +205,49 @@ fn find_config(
     if let Proof::Anything = verified.proof() {
         context.console.warn("ANYONE ON THIS NETWORK COULD HAVE WRITTEN THIS CONFIG (castiron.trust=any)");
     }
-    if let Proof::Signed { clock, .. } = verified.proof() {
-        clocks.adopt(clock, &kernel_clock(context), &mut context.events);
+    if let Proof::Signed { clock, envelope, .. } = verified.proof() {
+        clocks.adopt(envelope.window, clock, &kernel_clock(context), &mut context.events);
     }
     let config = config::parse(&verified.get().bytes, &verified.get().name)?;
-    report_to(context, &config, &request.variables, fetcher);
     Ok((verified, config))
+}
+
+/// What may stand in URLs for this machine.
+fn variables(boot: &Boot, root: &Path, network: Option<&NetState>) -> Variables {
+    let mac = network.and_then(NetState::boot_link).map(|link| link.mac);
+    let hostname = network.and_then(NetState::hostname).or_else(|| boot.network.hostname.clone());
+    Variables::read(root, mac, hostname)
+}
+
+/// The config's proxy for everything that follows, unless the command line named one.
+fn behind_proxy(boot: &Boot, root: &Path, config: &Config, fetcher: Fetcher) -> Result<Fetcher, Stop> {
+    let (None, Some(proxy)) = (&boot.proxy, config.proxy.http.as_ref().or(config.proxy.https.as_ref())) else {
+        return Ok(fetcher);
+    };
+    let mut options =
+        anchors::fetch_options(root, Some(proxy), &boot.ca).map_err(|error| Stop::failed(&error, None))?;
+    options.no_proxy = (!config.proxy.no_proxy.is_empty()).then(|| config.proxy.no_proxy.join(","));
+    Fetcher::new(&options).map_err(|error| Stop::failed(&error, Some("correct proxy: in the config")))
+}
+
+/// The config's time servers, if no other has answered before.
+fn synchronise(
+    context: &mut Context,
+    config: &Config,
+    network: Option<&NetState>,
+    clocks: &mut Clocks,
+) -> Result<(), Stop> {
+    let ntp = &config.ntp;
+    if network.is_some() && !clocks.is_synchronised() && !ntp.servers.is_empty() {
+        clocks.ask_network(&ntp.servers, ntp.boot_timeout.0, &kernel_clock(context), &mut context.events);
+    }
+    match ntp.required && !clocks.is_synchronised() {
+        true => Err(Stop::Failed {
+            reason: "no time server answered, and ntp.required says that one must".to_owned(),
+            wish: failure_wish(config),
+        }),
+        false => Ok(()),
+    }
 }
 
 /// From here on whoever the config names hears every event.

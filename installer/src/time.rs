@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use castiron_engine::event::{Event, EventSink, EventType, Level};
-use castiron_engine::trust::{ClockEvidence, ClockVerdict};
+use castiron_engine::trust::{ClockEvidence, ClockVerdict, Window};
 use jiff::{SignedDuration, Timestamp};
 
 mod sntp;
@@ -60,6 +60,8 @@ pub struct Clocks {
     floor: Timestamp,
     hardware: Option<(Timestamp, Instant)>,
     network: Option<(Timestamp, Instant)>,
+    /// When the config counts, once that is known. No server may lead out of it.
+    window: Option<Window>,
 }
 
 impl Clocks {
@@ -82,7 +84,7 @@ impl Clocks {
             );
             set(clock, floor, events);
         }
-        Self { floor, hardware: plausible.map(|now| (now, seen)), network: None }
+        Self { floor, hardware: plausible.map(|now| (now, seen)), network: None, window: None }
     }
 
     /// Asks the servers in turn until one answers with a time that is possible, and sets the clock.
@@ -97,7 +99,11 @@ impl Clocks {
         if servers.is_empty() {
             return tell(events, Level::Info, "no time server is known".to_owned());
         }
-        let possible = |time: Timestamp| time >= self.floor && time.duration_since(self.floor) <= SERVICE_LIFE;
+        let possible = |time: Timestamp| {
+            time >= self.floor
+                && time.duration_since(self.floor) <= SERVICE_LIFE
+                && self.window.is_none_or(|window| window.contains(time))
+        };
         match sntp::ask(servers, self.floor, wait, &possible, &mut |text| tell(events, Level::Warn, text)) {
             Some(answer) => {
                 let now = answer.time_now();
@@ -122,9 +128,22 @@ impl Clocks {
         ClockEvidence { floor: self.floor, hardware: self.hardware.map(now), network: self.network.map(now) }
     }
 
-    /// Takes over what the signed config's window decided.
-    pub fn adopt(&self, verdict: &ClockVerdict, clock: &dyn SystemClock, events: &mut dyn EventSink) {
+    /// Whether a server's time was taken over.
+    pub fn is_synchronised(&self) -> bool {
+        self.network.is_some()
+    }
+
+    /// Takes over what the signed config's window decided, and holds later answers to it.
+    pub fn adopt(
+        &mut self,
+        window: Window,
+        verdict: &ClockVerdict,
+        clock: &dyn SystemClock,
+        events: &mut dyn EventSink,
+    ) {
+        self.window = Some(window);
         if verdict.network_rejected {
+            self.network = None;
             let text = "the time servers lead out of the time for which the config is signed and are not believed";
             tell(events, Level::Warn, text.to_owned());
         }

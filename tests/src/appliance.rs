@@ -35,7 +35,7 @@ impl Appliance {
         let make = || {
             let server = Server::start()?;
             proxy::serve(&server, SUITE)?;
-            Self::build("appliance", &server, &[])
+            Self::build("appliance", &server, &["--kernel-package", "linux-image-cloud-amd64", "--no-firmware"])
         };
         SHARED.get_or_init(|| make().map_err(|failure| failure.0)).as_ref().map_err(|text| Failure(text.clone()))
     }

@@ -65,7 +65,7 @@ pub fn program(name: &str) -> Result<PathBuf> {
     let build = || {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
-        command.current_dir(top()).args(["build", "--release", "-q", "-p", "castiron", "-p", "castiron-init"]);
+        command.current_dir(top()).args(["build", "--release", "-q"]);
         run(&mut command).map(drop).map_err(|failure| failure.0)
     };
     BUILT.get_or_init(build).clone().map_err(Failure)?;

@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_methods, reason = "the harness starts programs; it is no part of the engine")]
 
 pub mod appliance;
+pub mod debian;
 pub mod host;
 pub mod http;
 pub mod leaks;
@@ -16,3 +17,4 @@ pub mod proxy;
 pub mod qemu;
 pub mod site;
 pub mod toy;
+pub mod watch;

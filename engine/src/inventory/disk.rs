@@ -118,6 +118,25 @@ pub enum Transport {
     Other,
 }
 
+impl Transport {
+    /// Where the kernel's name of a disk tells it.
+    pub fn of_name(name: &str) -> Option<Self> {
+        const NAMES: &[(&str, Transport)] = &[
+            ("nvme", Transport::Nvme),
+            ("vd", Transport::Virtio),
+            ("mmcblk", Transport::Mmc),
+            ("xvd", Transport::Xen),
+            ("sr", Transport::Optical),
+            ("fd", Transport::Floppy),
+            ("loop", Transport::Loop),
+            ("nbd", Transport::Nbd),
+            ("zram", Transport::Zram),
+            ("ram", Transport::Ram),
+        ];
+        NAMES.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, transport)| *transport)
+    }
+}
+
 impl fmt::Display for Transport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.pad(match self {

@@ -68,7 +68,10 @@ pub fn read_disks(root: &Path) -> Result<Vec<Disk>, InventoryError> {
 /// Debian's name of what the kernel says it runs on.
 fn architecture(root: &Path) -> String {
     let machine = attribute(&root.join("proc/sys/kernel/arch"));
-    let machine = machine.as_deref().unwrap_or(std::env::consts::ARCH);
+    debian_architecture(machine.as_deref().unwrap_or(std::env::consts::ARCH)).to_owned()
+}
+
+pub fn debian_architecture(machine: &str) -> &str {
     match machine {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -77,7 +80,6 @@ fn architecture(root: &Path) -> String {
         "ppc64le" | "powerpc64" => "ppc64el",
         other => other,
     }
-    .to_owned()
 }
 
 fn dmi(root: &Path) -> Dmi {
@@ -230,18 +232,26 @@ impl io::Seek for Window<'_> {
     }
 }
 
-/// A boot medium is what runs now, what the boot loader says it came from, and every install medium of ours.
 fn mark_boot_medium(root: &Path, disks: &mut [Disk]) {
     let loader_partition = loader_partition(root);
     for disk in disks {
-        let signatures = disk.signatures.iter().chain(disk.partitions.iter().filter_map(|p| p.filesystem.as_ref()));
-        let is_ours = signatures.into_iter().any(|signature| signature.label.as_deref() == Some(MEDIUM_LABEL));
-        let runs = disk.holders.iter().any(|holder| {
-            holder.kind == HolderKind::Mount && matches!(holder.name.as_str(), "/" | "/boot" | "/boot/efi" | "/efi")
-        });
-        let is_loaders = loader_partition.is_some() && disk.partitions.iter().any(|p| p.uuid == loader_partition);
-        disk.is_boot_medium = is_ours || runs || is_loaders;
+        disk.is_boot_medium = is_boot_medium(disk, loader_partition.as_deref());
     }
+}
+
+/// A boot medium is what runs now, what the boot loader says it came from, and every install medium of ours.
+pub fn is_boot_medium(disk: &Disk, loader_partition: Option<&str>) -> bool {
+    let filesystems = disk.partitions.iter().filter_map(|partition| partition.filesystem.as_ref());
+    let mut signatures = disk.signatures.iter().chain(filesystems);
+    let runs = |holder: &Holder| {
+        let is_root = matches!(holder.name.as_str(), "/" | "/boot" | "/boot/efi" | "/efi");
+        holder.kind == HolderKind::Mount && is_root
+    };
+    let is_loaders =
+        |partition: &Partition| loader_partition.is_some() && partition.uuid.as_deref() == loader_partition;
+    signatures.any(|signature| signature.label.as_deref() == Some(MEDIUM_LABEL))
+        || disk.holders.iter().any(runs)
+        || disk.partitions.iter().any(is_loaders)
 }
 
 /// The GPT partition that an EFI loader or stub came from (Boot Loader Interface, `LoaderDevicePartUUID`): four

@@ -106,18 +106,6 @@ struct Place {
 
 impl Place {
     fn transport(&self, name: &str) -> Transport {
-        const NAMES: &[(&str, Transport)] = &[
-            ("nvme", Transport::Nvme),
-            ("vd", Transport::Virtio),
-            ("mmcblk", Transport::Mmc),
-            ("xvd", Transport::Xen),
-            ("sr", Transport::Optical),
-            ("fd", Transport::Floppy),
-            ("loop", Transport::Loop),
-            ("nbd", Transport::Nbd),
-            ("zram", Transport::Zram),
-            ("ram", Transport::Ram),
-        ];
         const PLACES: &[(&str, Transport)] = &[
             ("/usb", Transport::Usb),
             ("/session", Transport::Iscsi),
@@ -125,8 +113,8 @@ impl Place {
             ("/end_device-", Transport::Sas),
             ("/target", Transport::Scsi),
         ];
-        if let Some((_, transport)) = NAMES.iter().find(|(prefix, _)| name.starts_with(prefix)) {
-            return *transport;
+        if let Some(transport) = Transport::of_name(name) {
+            return transport;
         }
         if self.device.split('/').any(|part| part.strip_prefix("ata").is_some_and(|rest| rest.parse::<u32>().is_ok())) {
             return self.ata();

@@ -185,10 +185,10 @@ fn wwn_forms(disk: &Disk) -> Vec<String> {
 fn pick<'a>(wanted: &storage::Disk, fitting: Vec<&'a Disk>, misfits: Vec<String>) -> Result<&'a Disk, Diagnostic> {
     if fitting.is_empty() {
         let (message, hint) = match misfits.is_empty() {
-            true => ("this machine has no disk", "is the driver of its controller in the appliance?"),
+            true => ("this machine has no disk for", "is the driver of its controller in the appliance?"),
             false => ("no disk fits", "these were seen, each with the first thing that does not fit"),
         };
-        return Err(error("disk.none", format!("{message} for `{}`", wanted.name), &misfits).hint(hint));
+        return Err(error("disk.none", format!("{message} `{}`", wanted.name), &misfits).hint(hint));
     }
     let first = match wanted.pick {
         Pick::Only => fitting,
@@ -252,10 +252,21 @@ fn refuse_ambiguous(wanted: &storage::Disk, disks: &[&Disk]) -> Diagnostic {
     error("disk.ambiguous", message, &listed(disks)).hint(distinction(disks))
 }
 
-/// The same world wide name on the same size is one drive seen twice. Serials must agree too: there are bridges
-/// that give all their drives one name.
+/// The same world wide name on the same size is one drive seen twice, where several ways to a drive exist. Serials
+/// must agree too; and there are USB bridges that give all their drives one name.
 fn is_same_drive(a: &Disk, b: &Disk) -> bool {
-    a.wwn.is_some() && a.wwn == b.wwn && a.serial == b.serial && a.size == b.size && a.by_path != b.by_path
+    let may_have_paths = match a.transport {
+        Transport::Nvme | Transport::Sas | Transport::Scsi | Transport::Fc | Transport::Iscsi | Transport::Other => {
+            true
+        }
+        Transport::Sata | Transport::Ata | Transport::Usb | Transport::Virtio | Transport::Mmc | Transport::Xen => {
+            false
+        }
+        // Never candidates.
+        Transport::Loop | Transport::Nbd | Transport::Zram | Transport::Ram => false,
+        Transport::Optical | Transport::Floppy => false,
+    };
+    may_have_paths && a.wwn.is_some() && a.wwn == b.wwn && a.serial == b.serial && a.size == b.size
 }
 
 /// What to write so that one disk is left.

@@ -93,7 +93,7 @@ fn preinst_script(packages: &[Unpacked]) -> String {
             format!(
                 "DPKG_MAINTSCRIPT_PACKAGE='{name}' DPKG_MAINTSCRIPT_ARCH='{arch}' DPKG_MAINTSCRIPT_NAME=preinst \
                  DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 DPKG_MAINTSCRIPT_DEBUG=0 DPKG_RUNNING_VERSION='{version}' DPKG_ROOT= \
-                 DPKG_ADMINDIR=/var/lib/dpkg /var/lib/dpkg/info/{info}.preinst install </dev/null \
+                 DPKG_ADMINDIR=/var/lib/dpkg DEBCONF_PACKAGE='{name}' PERL_DL_NONLAZY=1 /var/lib/dpkg/info/{info}.preinst install </dev/null \
                  || {{ echo 'preinst of {name} failed'; exit 1; }}\n",
                 name = package.name,
                 arch = package.architecture,

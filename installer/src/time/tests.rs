@@ -134,9 +134,15 @@ fn a_lying_server_is_undone_by_the_signed_window() {
         source: ClockSource::Hardware,
         network_rejected: true,
     };
-    clocks.adopt(&verdict, &clock, &mut events);
+    let window = Window {
+        not_before: "2026-09-01T00:00:00Z".parse().unwrap(),
+        not_after: "2026-11-01T00:00:00Z".parse().unwrap(),
+    };
+    clocks.adopt(window, &verdict, &clock, &mut events);
     assert_eq!(clock.date(), "2026-10-01");
     assert!(events.iter().any(|event| event.description.contains("are not believed")));
+    clocks.ask_network(&[time_server(seconds("2027-10-01T00:00:00Z"))], Duration::from_secs(5), &clock, &mut events);
+    assert_eq!((clock.date().as_str(), clocks.is_synchronised()), ("2026-10-01", false), "nor is a later one");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::host::{Failure, Result, Subject, run};
 pub const EVENT_PORT: &str = "castiron.events";
 
 /// What kernels of ours get on their command line here. Under software emulation the timer check may fail.
-pub const KERNEL_ARGUMENTS: &str = "console=ttyS0 no_timer_check";
+pub const KERNEL_ARGUMENTS: &str = "console=ttyS0 no_timer_check quiet";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Firmware {

@@ -52,13 +52,13 @@ pub struct Running {
     machine: Machine,
     child: Child,
     started: Instant,
-    ended: Option<ExitStatus>,
+    status: Option<ExitStatus>,
     _slot: Slot,
 }
 
 impl Running {
     pub(super) fn new(machine: Machine, child: Child, slot: Slot) -> Self {
-        Self { machine, child, started: Instant::now(), ended: None, _slot: slot }
+        Self { machine, child, started: Instant::now(), status: None, _slot: slot }
     }
 
     pub fn folder(&self) -> &PathBuf {
@@ -78,7 +78,7 @@ impl Running {
     /// Waits until the firmware has tried everything and found nothing that it could start.
     pub fn expect_nothing_to_boot(&mut self, within: Duration) -> Result<()> {
         let end = Instant::now() + within;
-        while Instant::now() < end && !self.has_ended()? {
+        while Instant::now() < end && !self.ended()? {
             let said = match self.machine.firmware {
                 Firmware::Bios => std::fs::read(self.machine.folder.join("firmware.log")).unwrap_or_default(),
                 Firmware::Uefi => std::fs::read(self.machine.folder.join("console.log")).unwrap_or_default(),
@@ -97,7 +97,7 @@ impl Running {
     pub fn expect(&mut self, text: &str, never: &[&str], within: Duration) -> Result<Duration> {
         let end = Instant::now() + within;
         loop {
-            let ended = self.has_ended()?;
+            let ended = self.ended()?;
             let console = self.console();
             if console.0.contains(text) {
                 return Ok(self.uptime());
@@ -119,7 +119,7 @@ impl Running {
     /// Waits until the machine powers off (or, where it does not reboot, asks for a reboot).
     pub fn expect_end(&mut self, within: Duration) -> Result<Duration> {
         let end = Instant::now() + within;
-        while !self.has_ended()? {
+        while !self.ended()? {
             if Instant::now() >= end {
                 let tail = self.console().tail();
                 return Err(Failure(format!(
@@ -129,7 +129,7 @@ impl Running {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        match self.ended {
+        match self.status {
             Some(status) if !status.success() => Err(Failure(format!("qemu: {status}{}", self.last_words()))),
             _ => Ok(self.uptime()),
         }
@@ -188,18 +188,18 @@ impl Running {
 
     /// Pulls the plug: what the machine had not written yet is lost.
     pub fn cut_power(&mut self) -> Result<()> {
-        if !self.has_ended()? {
+        if !self.ended()? {
             self.child.kill().on("ending qemu")?;
-            self.ended = Some(self.child.wait().on("ending qemu")?);
+            self.status = Some(self.child.wait().on("ending qemu")?);
         }
         Ok(())
     }
 
-    fn has_ended(&mut self) -> Result<bool> {
-        if self.ended.is_none() {
-            self.ended = self.child.try_wait().on("qemu")?;
+    pub fn ended(&mut self) -> Result<bool> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().on("qemu")?;
         }
-        Ok(self.ended.is_some())
+        Ok(self.status.is_some())
     }
 
     fn last_words(&self) -> String {

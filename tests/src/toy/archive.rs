@@ -20,6 +20,7 @@ use crate::host::{Failure, Result, Subject};
 pub const SUITE: &str = "toy";
 
 /// A key that signs the archive, made for one run.
+#[derive(Clone)]
 pub struct ArchiveKey(Cert);
 
 impl ArchiveKey {
@@ -99,6 +100,11 @@ impl Archive {
         }
         archive.sign(SystemTime::now(), Duration::from_secs(7 * 24 * 3600))?;
         Ok(archive)
+    }
+
+    /// The same archive where a copy of its files lies.
+    pub fn copied_to(&self, folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), key: self.key.clone() }
     }
 
     pub fn dists(&self) -> PathBuf {

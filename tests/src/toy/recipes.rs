@@ -190,9 +190,9 @@ say cmdline "$(cat /proc/cmdline)"
 say root "$(awk '$2 == "/" { print $3 }' /proc/mounts | tail -n 1)"
 mount -o remount,rw / && mount -a && say fstab mounted || say fstab failed
 say mounts $(awk '{ print $2 ":" $3 }' /proc/mounts | grep -v -e :proc -e :sysfs -e :devtmpfs | sort -u)
-audit=$(dpkg --audit 2>&1)
+audit=$(/usr/bin/dpkg --audit 2>&1)
 say audit "$([ -z "$audit" ] && echo clean || echo "$audit" | tr '\n' ' ')"
-say packages "$(dpkg-query -W -f '${db:Status-Abbrev}\n' | sort | uniq -c | tr -s '\n ' ' ')"
+say packages "$(/usr/bin/dpkg-query -W -f '${db:Status-Abbrev}\n' | sort | uniq -c | tr -s '\n ' ' ')"
 for check in /usr/lib/toy/check.d/*; do
     [ -x "$check" ] || continue
     said=$("$check" 2>&1) && say "${check##*/}" ok || say "${check##*/}" "failed: $said"

@@ -98,7 +98,7 @@ fn dpkg_of_this_host_installs_it() {
         &["/usr/bin/grub-mkimage", "--version"],
         &["/usr/sbin/grub-install", "--version"],
         &["/usr/sbin/grub-probe", "--version"],
-        &["/bin/sh", "-c", "dpkg --audit"],
+        &["/bin/sh", "-c", "/usr/bin/dpkg --audit"],
     ] {
         inside(program).unwrap();
     }
@@ -111,7 +111,7 @@ fn dpkg_of_this_host_installs_it() {
     for check in ["slow", "trigger", "conffile", "divert", "links", "daemon"] {
         inside(&[&format!("/usr/lib/toy/check.d/{check}")]).unwrap();
     }
-    assert!(inside(&["/bin/sh", "-c", "dpkg --audit"]).unwrap().stdout.is_empty());
+    assert!(inside(&["/bin/sh", "-c", "/usr/bin/dpkg --audit"]).unwrap().stdout.is_empty());
 
     boots(&root, folder.path());
     let deb = debs.iter().find(|path| broken(path)).unwrap();
@@ -132,7 +132,7 @@ fn boots(root: &Path, folder: &Path) {
     let boot = Boot::Kernel {
         kernel: file("vmlinuz-"),
         initramfs: file("initrd.img-"),
-        arguments: format!("{KERNEL_ARGUMENTS} quiet root=LABEL=toy"),
+        arguments: format!("{KERNEL_ARGUMENTS} root=LABEL=toy"),
     };
     let mut machine = Machine::new(&folder.join("machine"), boot);
     machine.network = Network::None;

@@ -103,7 +103,7 @@ fn none_that_fits_shows_all_and_why_not() {
         "match: { transport: sata }",
         &server(),
         expect![[r#"
-            error: no disk fits for `sys` [disk.none]
+            error: no disk fits `sys` [disk.none]
                 loop0 1 GiB, loop, model Drive, serial S490, wwn 0x5000c500000001ea, path pci-0000:00:1ea.0: not a disk of its own
                 nvme0n1 480 GiB, nvme, model Drive, serial S645, wwn 0x5000c50000000285, path pci-0000:00:285.0: transport is nvme, not sata
                 nvme1n1 480 GiB, nvme, model Drive, serial S646, wwn 0x5000c50000000286, path pci-0000:00:286.0: transport is nvme, not sata
