@@ -173,7 +173,7 @@ fn a_failure_opens_a_shell_from_which_everything_can_be_seen() {
 #[test]
 fn devices_that_come_later_get_their_drivers_and_the_power_button_ends_it() {
     let (mut running, _folder) =
-        boot(&format!("{KERNEL_ARGUMENTS} quiet castiron.break=finish castiron.on_success=wait"));
+        boot(&format!("{KERNEL_ARGUMENTS} quiet castiron.mode=rescue castiron.break=finish castiron.on_success=wait"));
     running.expect("castiron# ", &[], BOOT).unwrap();
     running.type_in("ls /sys/bus/virtio/devices | busybox wc -l\n").unwrap();
     tell(&running, r#"{"execute":"device_add","arguments":{"driver":"e1000","id":"later"}}"#);
