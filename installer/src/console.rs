@@ -227,6 +227,7 @@ impl Outlet {
 
     fn flush(&mut self) -> bool {
         let mut moved = false;
+        let mut reopened = false;
         while !self.pending.is_empty() {
             let (first, _) = self.pending.as_slices();
             match rustix::io::write(&self.file, first) {
@@ -237,6 +238,8 @@ impl Outlet {
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => break,
+                // A shell that was the terminal's session leader hung it up when it ended: opened again it works.
+                Err(_) if !reopened && self.reopen() => reopened = true,
                 // Nobody will ever read this.
                 Err(_) => {
                     self.pending.clear();
@@ -248,14 +251,18 @@ impl Outlet {
         moved
     }
 
-    /// Opens a terminal again that was hung up, now and then.
+    /// Tries again, now and then, to open a terminal that was not there.
     fn revive(&mut self) {
         if self.dead.is_some_and(|dead| dead.elapsed() >= RETRY) {
-            self.dead = Some(Instant::now());
-            if let Some(Ok(again)) = self.path.as_deref().map(|path| Self::open(path, self.capacity)) {
-                *self = again;
-            }
+            self.dead = (!self.reopen()).then(Instant::now);
         }
+    }
+
+    fn reopen(&mut self) -> bool {
+        let again = self.path.as_deref().map(|path| Self::open(path, self.capacity));
+        let Some(Ok(again)) = again else { return false };
+        self.file = again.file;
+        true
     }
 }
 
