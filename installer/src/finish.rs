@@ -80,6 +80,7 @@ const SHELLS: &[(&str, &[&str])] =
     &[("/bin/bash", &[]), ("/bin/sh", &[]), ("/bin/busybox", &["sh"]), ("/usr/bin/busybox", &["sh"])];
 
 impl Outcome {
+    #[cfg(test)]
     pub fn done() -> Self {
         Self::Done { wish: Wish::default(), kexec: None }
     }
