@@ -26,7 +26,8 @@ const PENDING_MAX: Bytes = Bytes::kib(64);
 const EVENTS_PENDING_MAX: Bytes = Bytes::mib(1);
 /// Name of the virtio-serial port that takes events as JSON lines.
 const EVENT_PORT: &str = "castiron.events";
-const PORT_RETRY: Duration = Duration::from_secs(1);
+/// How often a line that is not there is looked for.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A handle; clones write to the same consoles.
 #[derive(Clone, Debug)]
@@ -88,6 +89,7 @@ impl Console {
             let mut bytes = stamp(early::uptime(), &line).into_bytes();
             bytes.push(b'\n');
             for terminal in &mut self.lock().terminals {
+                terminal.revive();
                 terminal.write(&bytes);
             }
         }
@@ -172,7 +174,8 @@ impl Outlets {
     }
 
     fn find_event_port(&mut self) {
-        if self.events.is_none() && self.looked.is_none_or(|looked| looked.elapsed() >= PORT_RETRY) {
+        self.events.take_if(|port| port.dead.is_some());
+        if self.events.is_none() && self.looked.is_none_or(|looked| looked.elapsed() >= RETRY) {
             self.looked = Some(Instant::now());
             self.events = event_port(Path::new("/")).and_then(|path| Outlet::open(&path, EVENTS_PENDING_MAX).ok());
         }
@@ -187,20 +190,22 @@ struct Outlet {
     pending: VecDeque<u8>,
     capacity: Bytes,
     lost_lines: u64,
+    /// Hung up or gone, since when.
+    dead: Option<Instant>,
 }
 
 impl Outlet {
     fn open(path: &Path, capacity: Bytes) -> rustix::io::Result<Self> {
         let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Self { path: Some(path.to_owned()), file, pending: VecDeque::new(), capacity, lost_lines: 0 })
+        Ok(Self { path: Some(path.to_owned()), file, pending: VecDeque::new(), capacity, lost_lines: 0, dead: None })
     }
 
     /// Opened anew where that is possible, so that not blocking stays our own business.
     fn standard_error() -> Option<Self> {
         let anew = Self::open(Path::new("/proc/self/fd/2"), PENDING_MAX);
         let file = anew.map(|outlet| outlet.file).or_else(|_| rustix::io::dup(rustix::stdio::stderr())).ok()?;
-        Some(Self { path: None, file, pending: VecDeque::new(), capacity: PENDING_MAX, lost_lines: 0 })
+        Some(Self { path: None, file, pending: VecDeque::new(), capacity: PENDING_MAX, lost_lines: 0, dead: None })
     }
 
     /// Takes a whole line or, when the buffer is full, none of it.
@@ -222,6 +227,7 @@ impl Outlet {
 
     fn flush(&mut self) -> bool {
         let mut moved = false;
+        let mut reopened = false;
         while !self.pending.is_empty() {
             let (first, _) = self.pending.as_slices();
             match rustix::io::write(&self.file, first) {
@@ -232,14 +238,31 @@ impl Outlet {
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => break,
-                // Hung up or gone: nobody will ever read this.
+                // A shell that was the terminal's session leader hung it up when it ended: opened again it works.
+                Err(_) if !reopened && self.reopen() => reopened = true,
+                // Nobody will ever read this.
                 Err(_) => {
                     self.pending.clear();
+                    self.dead = Some(Instant::now());
                     break;
                 }
             }
         }
         moved
+    }
+
+    /// Tries again, now and then, to open a terminal that was not there.
+    fn revive(&mut self) {
+        if self.dead.is_some_and(|dead| dead.elapsed() >= RETRY) {
+            self.dead = (!self.reopen()).then(Instant::now);
+        }
+    }
+
+    fn reopen(&mut self) -> bool {
+        let again = self.path.as_deref().map(|path| Self::open(path, self.capacity));
+        let Some(Ok(again)) = again else { return false };
+        self.file = again.file;
+        true
     }
 }
 
@@ -388,7 +411,10 @@ mod tests {
 
     fn pipe(capacity: Bytes) -> (fs::File, Outlet) {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
-        (reader.into(), Outlet { path: None, file: writer, pending: VecDeque::new(), capacity, lost_lines: 0 })
+        (
+            reader.into(),
+            Outlet { path: None, file: writer, pending: VecDeque::new(), capacity, lost_lines: 0, dead: None },
+        )
     }
 
     #[test]
@@ -419,7 +445,7 @@ mod tests {
         let (reader, mut outlet) = pipe(Bytes::kib(1));
         drop(reader);
         outlet.write(b"gone\n");
-        assert!(outlet.pending.is_empty());
+        assert!(outlet.pending.is_empty() && outlet.dead.is_some());
     }
 
     #[test]

@@ -20,9 +20,11 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::system::RebootCommand;
 use serde::{Deserialize, Serialize};
 
+use crate::attempts::{ATTEMPTS_MAX, Attempts};
 use crate::cmdline::{Boot, Ending};
 use crate::console::{Console, PortSink};
 use crate::reaper::{Ended, Occurrence, Reaper, Request};
+use crate::watchdog;
 
 /// What came of it all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +80,7 @@ const SHELLS: &[(&str, &[&str])] =
     &[("/bin/bash", &[]), ("/bin/sh", &[]), ("/bin/busybox", &["sh"]), ("/usr/bin/busybox", &["sh"])];
 
 impl Outcome {
+    #[cfg(test)]
     pub fn done() -> Self {
         Self::Done { wish: Wish::default(), kexec: None }
     }
@@ -142,7 +145,8 @@ impl From<io::Result<Ended<Outcome>>> for Outcome {
 
 /// Acts on the outcome. Called by PID 1 with everything else already at its end.
 pub fn act(reaper: &mut Reaper, console: &Console, boot: &Boot, outcome: &Outcome) -> ! {
-    let policy = outcome.policy(boot);
+    watchdog::disarm();
+    let policy = bounded(console, outcome, outcome.policy(boot));
     match outcome.failure() {
         None => console.line("finished"),
         Some(reason) => console.warn(&format!("NOT INSTALLED: {reason}")),
@@ -173,6 +177,26 @@ pub fn act(reaper: &mut Reaper, console: &Console, boot: &Boot, outcome: &Outcom
         },
     };
     end_machine(reaper, console, command)
+}
+
+/// A machine that fails, reboots and fails again comes to rest after some attempts.
+fn bounded(console: &Console, outcome: &Outcome, policy: Policy) -> Policy {
+    let attempts = Attempts::new(Path::new("/sys/firmware/efi/efivars"));
+    match outcome {
+        Outcome::Done { .. } => attempts.clear(),
+        Outcome::Stopped { .. } => {}
+        Outcome::Failed { .. } | Outcome::Panicked { .. } | Outcome::Died { .. } if policy.reboot_after.is_some() => {
+            let count = attempts.add();
+            console.line(&format!("attempt {count} of {ATTEMPTS_MAX} failed"));
+            if count >= ATTEMPTS_MAX {
+                attempts.clear();
+                let ending = if policy.ending == Ending::Reboot { Ending::Wait } else { policy.ending };
+                return Policy { ending, reboot_after: None };
+            }
+        }
+        Outcome::Failed { .. } | Outcome::Panicked { .. } | Outcome::Died { .. } => {}
+    }
+    policy
 }
 
 /// The part of an ending that people can take part in: countdown, shell, waiting. Out: what to do then.

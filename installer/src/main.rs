@@ -4,6 +4,7 @@
 //! `CASTIRON_CMDLINE`, a recorded inventory from `CASTIRON_INVENTORY`, and the ending is an exit status.
 
 mod appliance;
+mod attempts;
 mod cmdline;
 mod console;
 mod context;
@@ -17,6 +18,7 @@ mod phases;
 mod power;
 mod reaper;
 mod uevent;
+mod watchdog;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -132,6 +134,12 @@ fn prepare(boot: &Boot, context: &mut Context, troubles: &[String]) -> Result<()
     let count = context.devices.loaded().len();
     let end = if settled { "devices have settled" } else { "devices keep coming" };
     context.console.line(&format!("{count} modules loaded, {end}"));
+    if let Some(patience) = boot.watchdog {
+        match watchdog::start(patience) {
+            Some(sink) => context.events.add(sink),
+            None => context.console.warn("this machine has no watchdog that could be used"),
+        }
+    }
     let absent = context.devices.absent();
     if !absent.is_empty() {
         context.console.line(&format!("drivers not carried: {}", absent.join(" ")));
