@@ -27,7 +27,7 @@ use crate::catalogue::{Board, Catalogue, Distribution};
 use crate::config::Config;
 use crate::config::source::Bootstrap;
 use crate::config::storage::{Layout, LocalLoop, Storage};
-use crate::config::system::{Ending as WrittenEnding, InstallMode};
+use crate::config::system::{Confirm, Ending as WrittenEnding, InstallMode};
 use crate::config::values::{Command, Size};
 use crate::debian::PackageSet;
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -86,13 +86,14 @@ pub fn resolve(
     };
     machine::check(&mut context);
     check_mode(&mut context);
+    check_unused(&mut context);
     let storage = written_storage(config);
     let graph = storage::resolve(&storage, &mut context);
     let boot = boot::resolve(graph.as_ref(), &mut context);
     let system = system::resolve(&mut context);
     let commands = commands(&mut context);
     if context.found.has_errors() {
-        return Err(context.found);
+        return Err(in_order(context.found));
     }
     let (Some(graph), Some(boot)) = (graph, boot) else { return Err(context.found) };
     Ok(Spec {
@@ -126,10 +127,20 @@ pub fn check(config: &Config, catalogue: &Catalogue) -> Diagnostics {
         found: Diagnostics::default(),
     };
     check_mode(&mut context);
+    check_unused(&mut context);
     storage::resolve(&written_storage(config), &mut context);
     boot::resolve(None, &mut context);
     system::resolve(&mut context);
-    context.found
+    in_order(context.found)
+}
+
+/// In the order of the config; what has no place comes last.
+fn in_order(mut found: Diagnostics) -> Diagnostics {
+    found.0.sort_by_key(|diagnostic| match &diagnostic.place {
+        Some(place) => (place.line, place.column),
+        None => (u32::MAX, u32::MAX),
+    });
+    found
 }
 
 /// A machine that tells everything a config may ask for.
@@ -218,6 +229,23 @@ impl<'a> Sources<'a> {
             .into());
         };
         Ok(Self { bootstrap, distribution, board, architecture })
+    }
+}
+
+/// What is written and would have no effect in this version is refused, never passed over.
+fn check_unused(context: &mut Context<'_>) {
+    let config = context.config;
+    let unused = [
+        ("ntp.servers", !config.ntp.servers.is_empty(), "give the servers as castiron.ntp= on the command line"),
+        ("ntp.required", config.ntp.required, "leave it out"),
+        ("error_commands", !config.error_commands.is_empty(), "leave it out"),
+        ("install.confirm", config.install.confirm != Confirm::Auto, "write auto"),
+    ];
+    for (path, written, hint) in unused {
+        if written {
+            let message = format!("{path}: not in this version of castiron");
+            context.refuse(path, Diagnostic::error("config.later", message).hint(hint));
+        }
     }
 }
 
