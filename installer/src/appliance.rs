@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use castiron_engine::catalogue::Catalogue;
-use castiron_engine::config::system::Ending as Written;
+use castiron_engine::config::system::{Ending as Written, Proxy};
 use castiron_engine::config::{self, Config};
 use castiron_engine::debian::gather::Source;
 use castiron_engine::debian::{PackageSet, gather};
@@ -105,6 +105,7 @@ fn attempt(boot: &Boot, context: &mut Context) -> Result<Outcome, Stop> {
     let network = bring_up(boot, context)?;
     let (fetcher, clocks) = fetcher_and_clocks(boot, context, &root, network.as_ref())?;
     let (document, config) = find_config(boot, context, &root, network.as_ref(), &fetcher, &clocks)?;
+    let fetcher = behind_proxy_of(&config, boot, &root, fetcher)?;
     let wish = wish(&config);
     let failed = |stop: Stop| match stop {
         Stop::Failed { reason, .. } => Stop::Failed { reason, wish: failure_wish(&config) },
@@ -158,6 +159,17 @@ fn fetcher_and_clocks(
     };
     clocks.ask_network(&servers, NTP_WAIT, &clock, &mut context.events);
     Ok((fetcher, clocks))
+}
+
+/// From here on by the config's proxy, unless the command line names one.
+fn behind_proxy_of(config: &Config, boot: &Boot, root: &Path, fetcher: Fetcher) -> Result<Fetcher, Stop> {
+    if config.proxy == Proxy::default() || boot.proxy.is_some() {
+        return Ok(fetcher);
+    }
+    let options = anchors::fetch_options(root, None, &boot.ca)
+        .map_err(|error| Stop::failed(&error, None))?
+        .or_proxy(&config.proxy);
+    Fetcher::new(&options).map_err(|error| Stop::failed(&error, Some("correct `proxy` in the config")))
 }
 
 fn kernel_clock(context: &Context) -> KernelClock {

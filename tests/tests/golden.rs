@@ -44,7 +44,8 @@ fn outcome(case: &Path) -> (&'static str, String) {
     match spec(case) {
         Err(found) => (DIAGNOSTICS, format!("{found}\n")),
         Ok(spec) => {
-            let images = spec.graph.disks().map(|(id, _)| (id.clone(), format!("{id}.raw").into())).collect::<BTreeMap<_, _>>();
+            let images =
+                spec.graph.disks().map(|(id, _)| (id.clone(), format!("{id}.raw").into())).collect::<BTreeMap<_, _>>();
             let plan = disk::plan(&spec, &disk::Places { root: "/target".into(), images }).unwrap();
             (PLAN, render::text(&spec, &plan))
         }

@@ -38,9 +38,7 @@ pub fn resolve(graph: Option<&BlockGraph>, context: &mut Context<'_>) -> Option<
             context.refuse("boot.efi.order", later.hint("write disk-first, or keep"));
             None
         }
-        EfiOrder::DiskFirst => {
-            Some(written.efi.label.clone().unwrap_or_else(|| context.distribution.vendor.clone()))
-        }
+        EfiOrder::DiskFirst => Some(written.efi.label.clone().unwrap_or_else(|| context.distribution.vendor.clone())),
     };
     Some(BootSpec {
         loader: loader?,
