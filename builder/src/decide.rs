@@ -63,7 +63,7 @@ pub fn decide(args: &DecideArgs, what: For, events: &mut dyn EventSink) -> Resul
     let diagnostics = |found| Report::diagnostics(&found);
     resolve::resolve(&config, &inventory, &catalogue, None, seed).map_err(diagnostics)?;
     let cache = args.cache.clone().or_else(default_cache);
-    let fetcher = Fetcher::new(&FetchOptions { cache, ..FetchOptions::default() })?;
+    let fetcher = Fetcher::new(&FetchOptions { cache, ..FetchOptions::default() }.or_proxy(&config.proxy))?;
     let packages = packages(args, &config, &inventory, &catalogue, &fetcher, events)?;
     let spec = resolve::resolve(&config, &inventory, &catalogue, Some(&packages), seed).map_err(diagnostics)?;
     Ok(Decision { spec, secrets: resolve::secrets(&config), fetcher })

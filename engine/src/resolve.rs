@@ -27,12 +27,12 @@ use crate::catalogue::{Board, Catalogue, Distribution};
 use crate::config::Config;
 use crate::config::source::Bootstrap;
 use crate::config::storage::{Layout, LocalLoop, Storage};
-use crate::config::system::{Ending as WrittenEnding, InstallMode};
+use crate::config::system::{Confirm, Ending as WrittenEnding, InstallMode};
 use crate::config::values::{Command, Size};
 use crate::debian::PackageSet;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::inventory::Inventory;
-use crate::spec::{CommandSpec, CommandsSpec, Ending, Spec};
+use crate::inventory::{DeviceTree, Dmi, Inventory, Nic};
+use crate::spec::{CommandSpec, CommandsSpec, Ending, Firmware, Spec};
 use crate::units::{Bytes, Digest};
 
 pub use archive::{ArchiveDefaults, archive_request};
@@ -47,6 +47,8 @@ struct Context<'a> {
     board: &'a Board,
     bootstrap: &'a Bootstrap,
     seed: Uuid,
+    /// No machine is known yet: a disk is one of any size, and what only a machine can tell is not asked.
+    any_machine: bool,
     found: Diagnostics,
 }
 
@@ -79,20 +81,19 @@ pub fn resolve(
         board: source.board,
         bootstrap: source.bootstrap,
         seed,
+        any_machine: false,
         found: Diagnostics::default(),
     };
     machine::check(&mut context);
     check_mode(&mut context);
-    let storage = match &config.storage {
-        Some(storage) => Cow::Borrowed(storage),
-        None => Cow::Owned(layout::default()),
-    };
+    check_unused(&mut context);
+    let storage = written_storage(config);
     let graph = storage::resolve(&storage, &mut context);
     let boot = boot::resolve(graph.as_ref(), &mut context);
     let system = system::resolve(&mut context);
     let commands = commands(&mut context);
     if context.found.has_errors() {
-        return Err(context.found);
+        return Err(in_order(context.found));
     }
     let (Some(graph), Some(boot)) = (graph, boot) else { return Err(context.found) };
     Ok(Spec {
@@ -105,6 +106,59 @@ pub fn resolve(
         commands,
         on_success: ending(config.install.on_success),
     })
+}
+
+/// All that is wrong with a config on every machine.
+pub fn check(config: &Config, catalogue: &Catalogue) -> Diagnostics {
+    let inventory = any_machine(catalogue);
+    let source = match Sources::find(config, &inventory, catalogue) {
+        Ok(source) => source,
+        Err(found) => return found,
+    };
+    let mut context = Context {
+        config,
+        inventory: &inventory,
+        packages: None,
+        distribution: source.distribution,
+        board: source.board,
+        bootstrap: source.bootstrap,
+        seed: Uuid::nil(),
+        any_machine: true,
+        found: Diagnostics::default(),
+    };
+    check_mode(&mut context);
+    check_unused(&mut context);
+    storage::resolve(&written_storage(config), &mut context);
+    boot::resolve(None, &mut context);
+    system::resolve(&mut context);
+    in_order(context.found)
+}
+
+/// In the order of the config; what has no place comes last.
+fn in_order(mut found: Diagnostics) -> Diagnostics {
+    found.0.sort_by_key(|diagnostic| match &diagnostic.place {
+        Some(place) => (place.line, place.column),
+        None => (u32::MAX, u32::MAX),
+    });
+    found
+}
+
+/// A machine that tells everything a config may ask for.
+fn any_machine(catalogue: &Catalogue) -> Inventory {
+    let told = || Some("x".to_owned());
+    let dmi = Dmi { uuid: told(), serial: told(), asset_tag: told(), ..Dmi::default() };
+    let firmware = Firmware::Bios;
+    let architecture = catalogue.boards.first().map(|board| board.arch.clone()).unwrap_or_default();
+    let nic = Nic { mac: told(), ..Nic::default() };
+    let device_tree = Some(DeviceTree { serial: told(), ..DeviceTree::default() });
+    Inventory { firmware, architecture, dmi, device_tree, memory: Bytes::ZERO, nics: vec![nic], disks: Vec::new() }
+}
+
+fn written_storage(config: &Config) -> Cow<'_, Storage> {
+    match &config.storage {
+        Some(storage) => Cow::Borrowed(storage),
+        None => Cow::Owned(layout::default()),
+    }
 }
 
 /// The seed of a machine's installation: the same machine and the same config give the same result.
@@ -175,6 +229,23 @@ impl<'a> Sources<'a> {
             .into());
         };
         Ok(Self { bootstrap, distribution, board, architecture })
+    }
+}
+
+/// What is written and would have no effect in this version is refused, never passed over.
+fn check_unused(context: &mut Context<'_>) {
+    let config = context.config;
+    let unused = [
+        ("ntp.servers", !config.ntp.servers.is_empty(), "give the servers as castiron.ntp= on the command line"),
+        ("ntp.required", config.ntp.required, "leave it out"),
+        ("error_commands", !config.error_commands.is_empty(), "leave it out"),
+        ("install.confirm", config.install.confirm != Confirm::Auto, "write auto"),
+    ];
+    for (path, written, hint) in unused {
+        if written {
+            let message = format!("{path}: not in this version of castiron");
+            context.refuse(path, Diagnostic::error("config.later", message).hint(hint));
+        }
     }
 }
 

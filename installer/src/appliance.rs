@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use castiron_engine::catalogue::Catalogue;
-use castiron_engine::config::system::Ending as Written;
+use castiron_engine::config::system::{Ending as Written, Proxy};
 use castiron_engine::config::{self, Config};
 use castiron_engine::debian::gather::Source;
 use castiron_engine::debian::{PackageSet, gather};
@@ -105,7 +105,7 @@ fn attempt(boot: &Boot, context: &mut Context) -> Result<Outcome, Stop> {
     let network = bring_up(boot, context)?;
     let (fetcher, mut clocks) = fetcher_and_clocks(boot, context, &root, network.as_ref())?;
     let (document, config) = find_config(boot, context, &root, network.as_ref(), &fetcher, &mut clocks)?;
-    let fetcher = behind_proxy(boot, &root, &config, fetcher)?;
+    let fetcher = behind_proxy_of(&config, boot, &root, fetcher)?;
     report_to(context, &config, &variables(boot, &root, network.as_ref()), &fetcher);
     synchronise(context, &config, network.as_ref(), &mut clocks)?;
     let wish = wish(&config);
@@ -168,6 +168,17 @@ fn fetcher_and_clocks(
     Ok((fetcher, clocks))
 }
 
+/// From here on by the config's proxy, unless the command line names one.
+fn behind_proxy_of(config: &Config, boot: &Boot, root: &Path, fetcher: Fetcher) -> Result<Fetcher, Stop> {
+    if config.proxy == Proxy::default() || boot.proxy.is_some() {
+        return Ok(fetcher);
+    }
+    let options = anchors::fetch_options(root, None, &boot.ca)
+        .map_err(|error| Stop::failed(&error, None))?
+        .or_proxy(&config.proxy);
+    Fetcher::new(&options).map_err(|error| Stop::failed(&error, Some("correct `proxy` in the config")))
+}
+
 fn kernel_clock(context: &Context) -> KernelClock {
     KernelClock { may_set: early::is_init() && context.recorded_inventory.is_none() }
 }
@@ -217,17 +228,6 @@ fn variables(boot: &Boot, root: &Path, network: Option<&NetState>) -> Variables 
     let mac = network.and_then(NetState::boot_link).map(|link| link.mac);
     let hostname = network.and_then(NetState::hostname).or_else(|| boot.network.hostname.clone());
     Variables::read(root, mac, hostname)
-}
-
-/// The config's proxy for everything that follows, unless the command line named one.
-fn behind_proxy(boot: &Boot, root: &Path, config: &Config, fetcher: Fetcher) -> Result<Fetcher, Stop> {
-    let (None, Some(proxy)) = (&boot.proxy, config.proxy.http.as_ref().or(config.proxy.https.as_ref())) else {
-        return Ok(fetcher);
-    };
-    let mut options =
-        anchors::fetch_options(root, Some(proxy), &boot.ca).map_err(|error| Stop::failed(&error, None))?;
-    options.no_proxy = (!config.proxy.no_proxy.is_empty()).then(|| config.proxy.no_proxy.join(","));
-    Fetcher::new(&options).map_err(|error| Stop::failed(&error, Some("correct proxy: in the config")))
 }
 
 /// The config's time servers, if no other has answered before.

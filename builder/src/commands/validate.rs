@@ -1,8 +1,9 @@
-//! `castiron validate`: reads a config and shows every mistake in it. Nothing else is looked at.
+//! `castiron validate`: reads a config and shows every mistake in it that would be one on every machine.
+//! Nothing else is looked at.
 
 use camino::Utf8PathBuf;
-use castiron_engine::config;
-use castiron_engine::diagnostic::Diagnostics;
+use castiron_engine::catalogue::Catalogue;
+use castiron_engine::{config, resolve};
 
 use super::Report;
 
@@ -19,7 +20,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<(), Report> {
     let bytes = super::read_input(&args.config)?;
     let found = match config::parse(&bytes, args.config.as_str()) {
-        Ok(_) => Diagnostics::default(),
+        Ok(config) => resolve::check(&config, &Catalogue::shipped()?),
         Err(found) => found,
     };
     match (args.json, found.has_errors()) {

@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use proptest::prelude::*;
+
 use super::*;
 
 const SHORTEST: &str = "castiron: 1\nsource: { bootstrap: { release: trixie } }\n";
@@ -47,4 +49,19 @@ fn the_published_schema_is_current() {
     }
     let published = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(published == schema(), "run this test with CASTIRON_BLESS=1 and review {}", path.display());
+}
+
+proptest! {
+    /// Whatever stands in a file, reading it ends with a config or with mistakes that have a place.
+    #[test]
+    fn no_text_makes_the_reader_fail(cut in 0usize..400, insert in "[-a-z0-9:{}\\[\\]#&*!|>'\"%@` \n]{0,8}", bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        let whole = "castiron: 1\nsource: { bootstrap: { release: trixie, mirrors: [ { uri: 'http://x' } ] } }\nstorage: { layout: [ { disk: &d { name: a, match: { size: '>= 1GiB' } } }, { disk: { <<: *d, name: b } } ] }\nusers: [ { name: ops, sudo: [a] } ]\n";
+        let cut = cut.min(whole.len());
+        let text = format!("{}{insert}{}", &whole[..cut], &whole[cut..]);
+        for input in [text.as_bytes(), &whole.as_bytes()[..cut], &bytes] {
+            if let Err(found) = parse(input, "t.yaml") {
+                prop_assert!(found.has_errors());
+            }
+        }
+    }
 }

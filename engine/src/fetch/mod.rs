@@ -65,6 +65,21 @@ impl Default for FetchOptions {
     }
 }
 
+impl FetchOptions {
+    /// The proxy of a config, unless one is set already.
+    #[must_use]
+    pub fn or_proxy(self, written: &crate::config::system::Proxy) -> Self {
+        let proxy = written.https.as_ref().or(written.http.as_ref());
+        match (&self.proxy, proxy) {
+            (None, Some(proxy)) => {
+                let no_proxy = (!written.no_proxy.is_empty()).then(|| written.no_proxy.join(","));
+                Self { proxy: Some(proxy.clone()), no_proxy, ..self }
+            }
+            _ => self,
+        }
+    }
+}
+
 /// What content must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {

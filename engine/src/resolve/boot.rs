@@ -33,9 +33,12 @@ pub fn resolve(graph: Option<&BlockGraph>, context: &mut Context<'_>) -> Option<
     let kernel_arguments = context.board.kernel.cmdline.iter().filter(deleted).cloned().chain(appended).collect();
     let efi_label = match written.efi.order {
         EfiOrder::Keep => None,
-        EfiOrder::DiskFirst | EfiOrder::NetworkFirst => {
-            Some(written.efi.label.clone().unwrap_or_else(|| context.distribution.vendor.clone()))
+        EfiOrder::NetworkFirst => {
+            let later = Diagnostic::error("config.later", "`network-first` is not in this version of castiron");
+            context.refuse("boot.efi.order", later.hint("write disk-first, or keep"));
+            None
         }
+        EfiOrder::DiskFirst => Some(written.efi.label.clone().unwrap_or_else(|| context.distribution.vendor.clone())),
     };
     Some(BootSpec {
         loader: loader?,
@@ -54,7 +57,12 @@ fn loader(context: &mut Context<'_>) -> Option<Loader> {
         WrittenLoader::Auto | WrittenLoader::Grub => Some(Loader::Grub),
         WrittenLoader::None => Some(Loader::None),
         later @ (WrittenLoader::SystemdBoot | WrittenLoader::Uki | WrittenLoader::Extlinux | WrittenLoader::Rpi) => {
-            let word = format!("{later:?}").to_lowercase();
+            let word = match later {
+                WrittenLoader::SystemdBoot => "systemd-boot",
+                WrittenLoader::Uki => "uki",
+                WrittenLoader::Extlinux => "extlinux",
+                _ => "rpi",
+            };
             let message = format!("loader `{word}` is not in this version of castiron");
             context.refuse("boot.loader", Diagnostic::error("config.later", message).hint("write grub, none or auto"));
             None

@@ -163,6 +163,11 @@ fn level_zero(flat: &Flat<'_>, context: &mut Context<'_>) -> BTreeMap<String, Op
     let mut decided: BTreeMap<String, Option<block::Disk>> = BTreeMap::new();
     let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
     for (path, written) in &flat.disks {
+        let wipe = wipe(path, written, context);
+        if context.any_machine {
+            decided.insert(written.name.clone(), Some(any_disk()));
+            continue;
+        }
         let own_tables = [context.identity(&format!("table/{}", written.name))];
         let chosen = match disks::select(written, &own_tables, &context.inventory.disks) {
             Ok(choice) => Some(choice),
@@ -181,7 +186,7 @@ fn level_zero(flat: &Flat<'_>, context: &mut Context<'_>) -> BTreeMap<String, Op
                 wrong.hint("give each a key that fits one disk only, such as serial"),
             );
         }
-        decided.insert(written.name.clone(), chosen.map(|choice| disk_node(&choice, wipe(path, written, context))));
+        decided.insert(written.name.clone(), chosen.map(|choice| disk_node(&choice, wipe)));
     }
     for (path, image) in &flat.images {
         let sector_size = Bytes(u64::from(image.block_size.unwrap_or(512)));
@@ -208,6 +213,17 @@ fn level_zero(flat: &Flat<'_>, context: &mut Context<'_>) -> BTreeMap<String, Op
         decided.insert(image.name.clone(), disk);
     }
     decided
+}
+
+/// Large enough for every layout.
+fn any_disk() -> block::Disk {
+    block::Disk {
+        target: Target::ImageFile,
+        size: Bytes(1 << 60),
+        sector_size: Bytes(512),
+        wipe: block::Wipe::Refuse,
+        losses: Vec::new(),
+    }
 }
 
 fn disk_node(choice: &disks::Choice<'_>, wipe: block::Wipe) -> block::Disk {
