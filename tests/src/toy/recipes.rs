@@ -54,7 +54,7 @@ const REAL: &[(&str, &[&str])] = &[
     ("grub-pc-bin", &["usr/lib/grub/i386-pc/*"]),
     (
         "grub-efi-amd64-bin",
-        &["usr/lib/grub/x86_64-efi/*.mod", "usr/lib/grub/x86_64-efi/*.lst", "usr/lib/grub/x86_64-efi/*info.sh"],
+        &["usr/lib/grub/x86_64-efi/kernel.img", "usr/lib/grub/x86_64-efi/*.mod", "usr/lib/grub/x86_64-efi/*.lst", "usr/lib/grub/x86_64-efi/*info.sh"],
     ),
 ];
 
