@@ -81,7 +81,7 @@ fn a_package_whose_script_fails_is_named() {
 #[test]
 fn what_is_not_what_was_signed_is_refused() {
     let damages =
-        [("/InRelease", 200, "InRelease"), ("by-hash/SHA256", 100, "Packages"), ("toy-links", 300, "toy-links")];
+        [("/InRelease", 200, "InRelease"), ("/binary-amd64/", 100, "Packages"), ("toy-links", 300, "toy-links")];
     for (path, offset, name) in damages {
         let case = Case::new();
         case.server.fault(Rule::always(path, Fault::FlipBit(offset)));
@@ -106,10 +106,10 @@ fn an_expired_archive_is_refused() {
     let old = archive.copied_to(&copy);
     let month = Duration::from_secs(30 * 24 * 3600);
     old.sign(SystemTime::now() - month / 2, month / 4).unwrap();
-    case.server.folder("/old", &copy);
+    let server = Server::start().unwrap();
+    server.folder("/toy", &copy);
+    let case = Case { server, ..case };
     let mut command = case.command(&[]);
-    command.arg("--mirror").arg(format!("{}/old", case.server.url()));
-    case.server.fault(Rule::always("/toy/", Fault::Status(404)));
     let Err(Failure(said)) = run(&mut command) else { panic!("an expired archive was accepted") };
     assert!(said.contains("Valid-Until") || said.contains("expired"), "{said}");
 }
