@@ -54,7 +54,12 @@ const REAL: &[(&str, &[&str])] = &[
     ("grub-pc-bin", &["usr/lib/grub/i386-pc/*"]),
     (
         "grub-efi-amd64-bin",
-        &["usr/lib/grub/x86_64-efi/kernel.img", "usr/lib/grub/x86_64-efi/*.mod", "usr/lib/grub/x86_64-efi/*.lst", "usr/lib/grub/x86_64-efi/*info.sh"],
+        &[
+            "usr/lib/grub/x86_64-efi/kernel.img",
+            "usr/lib/grub/x86_64-efi/*.mod",
+            "usr/lib/grub/x86_64-efi/*.lst",
+            "usr/lib/grub/x86_64-efi/*info.sh",
+        ],
     ),
 ];
 
@@ -230,8 +235,18 @@ fn base(busybox: &[u8]) -> Package {
 }
 
 /// Modules that the initramfs of the toy loads, in this order.
-const MODULES: &[&str] =
-    &["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk"];
+const MODULES: &[&str] = &[
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "nls_cp437",
+    "nls_ascii",
+    "fat",
+    "vfat",
+];
 
 const INITRAMFS_INIT: &str = r#"#!/bin/busybox sh
 busybox mkdir -p /proc /sys /dev /root

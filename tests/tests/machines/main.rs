@@ -3,6 +3,7 @@
 //! Most cases install the toy suite, one installs the real Debian. Each case has a server of its own; the appliance
 //! and the toy archive are made once.
 
+mod debian;
 mod installs;
 mod refusals;
 mod stops;

@@ -63,7 +63,8 @@ impl Linux<'_> {
         let mut target = InTarget::new(root);
         target.env = cmd.env.clone();
         target.stdin = Some(stdin);
-        target.resolv_conf = true;
+        // A machine without any name server has nothing to show.
+        target.resolv_conf = Utf8Path::new("/etc/resolv.conf").exists();
         target.block_daemons = true;
         target.run(&argv, &mut self.on_line).map_err(|error| {
             let tail = error.tail.join("\n        ");
