@@ -15,6 +15,7 @@ pub mod http;
 pub mod leaks;
 pub mod proxy;
 pub mod qemu;
+pub mod rivals;
 pub mod site;
 pub mod toy;
 pub mod watch;
