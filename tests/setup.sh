@@ -10,7 +10,7 @@ packages=(
     qemu-system-x86 qemu-utils ovmf ipxe-qemu
     # what our disks, archives and bootstraps are compared with
     debootstrap mmdebstrap debian-archive-keyring hyperfine
-    dosfstools mtools e2fsprogs gdisk fdisk util-linux xorriso binutils
+    dosfstools mtools e2fsprogs xfsprogs btrfs-progs exfatprogs gdisk fdisk util-linux xorriso binutils
     cpio xz-utils zstd tar
     # what breaks things and looks inside
     strace iproute2 dnsmasq-base openssh-client minisign

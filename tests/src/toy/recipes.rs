@@ -193,7 +193,10 @@ say() { echo "toy: $*"; }
 say hostname "$(cat /etc/hostname 2>/dev/null)"
 say cmdline "$(cat /proc/cmdline)"
 say root "$(awk '$2 == "/" { print $3 }' /proc/mounts | tail -n 1)"
-mount -o remount,rw / && mount -a && say fstab mounted || say fstab failed
+# This mount knows no UUIDs, so the volume id (byte 39 of a FAT16) is compared by hand.
+id=$(busybox dd if=/dev/vda2 bs=1 skip=39 count=4 2>/dev/null | busybox od -An -tx1 | awk '{ print toupper($4 $3 "-" $2 $1) }')
+mount -o remount,rw / && grep -q "^UUID=$id /boot/efi vfat " /etc/fstab && mount -t vfat /dev/vda2 /boot/efi &&
+    say fstab mounted || say fstab failed "$id"
 say mounts $(awk '{ print $2 ":" $3 }' /proc/mounts | grep -v -e :proc -e :sysfs -e :devtmpfs | sort -u)
 audit=$(/usr/bin/dpkg --audit 2>&1)
 say audit "$([ -z "$audit" ] && echo clean || echo "$audit" | tr '\n' ' ')"
