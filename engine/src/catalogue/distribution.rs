@@ -28,6 +28,8 @@ pub struct Packages {
     pub keyboard: Vec<String>,
     pub sudo: Vec<String>,
     pub resolver: Vec<String>,
+    /// For mirrors that the finished system reaches by https.
+    pub https: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -60,6 +60,21 @@ pub fn archive_request(
             .hint("write `mirrors: [ { uri: \"https://mirror.example.org/debian\" } ]`")
             .into());
     }
+    let mut include = include(config, inventory, &found);
+    let in_target = bootstrap.mirrors.iter().map(|mirror| mirror.target_uri.as_ref().unwrap_or(&mirror.uri));
+    let unnamed = sources.iter().filter(|_| bootstrap.mirrors.is_empty()).flat_map(|source| source.mirrors.first());
+    if in_target.chain(unnamed).any(|uri| uri.starts_with("https:")) {
+        include.extend(
+            found
+                .distribution
+                .packages
+                .https
+                .iter()
+                .filter(|name| !include.contains(name))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
+    }
     Ok(ArchiveRequest {
         sources,
         architecture: found.architecture.to_owned(),
@@ -70,7 +85,7 @@ pub fn archive_request(
             WrittenVariant::Important => Variant::Important,
             WrittenVariant::Standard => Variant::Standard,
         }),
-        include: include(config, inventory, &found),
+        include,
         exclude: Vec::new(),
         recommends: false,
         keyring: defaults.keyring.clone(),
