@@ -29,7 +29,7 @@ unit:
 # Machines that install themselves, with and without faults.
 machines: setup
 	cargo build --release
-	cargo test --release -p castiron-tests --test bootstrap --test machines
+	cargo test --release --workspace --test bootstrap --test machines
 
 # Our bootstrap against mmdebstrap and debootstrap; also writes target/bench.json.
 bench: setup

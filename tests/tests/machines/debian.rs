@@ -18,7 +18,7 @@ const LOGIN_WITHIN: Duration = Duration::from_secs(6 * 60);
 /// What the finished system says about itself, a line each: the entry that the firmware started comes last.
 const QUESTIONS: &str = "hostname; cd /; dpkg --audit; apt-get -o Debug::NoLocking=1 check >/dev/null && echo consistent; \
     cd /sys/firmware/efi/efivars; \
-    n=$(od -An -tx1 -j4 -N2 BootCurrent-* | awk '{ print toupper($2 $1) }'); tr -d '\\0' <Boot$n-*";
+    n=$(od -An -tx1 -j4 -N2 BootCurrent-* | awk '{ print toupper($2 $1) }'); cat Boot$n-* | tr -d '\\0'";
 
 #[test]
 fn debian_is_installed_on_uefi_in_512_mib_and_its_boot_entry_starts_it() {
