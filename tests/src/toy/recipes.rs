@@ -187,7 +187,7 @@ const INIT: &str = r#"#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
-[ -c /dev/null ] || mount -t devtmpfs devtmpfs /dev
+[ -b /dev/vda ] || mount -t devtmpfs devtmpfs /dev
 exec </dev/console >/dev/console 2>&1
 say() { echo "toy: $*"; }
 say hostname "$(cat /etc/hostname 2>/dev/null)"
