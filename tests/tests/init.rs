@@ -146,7 +146,10 @@ fn drivers_are_loaded_and_the_machine_ends_as_it_is_told() {
         (last.event_type, last.name.as_str(), last.result),
         (EventType::Finish, "install", Some(EventResult::Fail))
     );
-    assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), (1..=events.len() as u64).collect::<Vec<_>>());
+    // The port's driver is loaded on the way, so what was told before that is not on it; then nothing is missing.
+    let first = events[0].seq;
+    let seen: Vec<u64> = events.iter().map(|event| event.seq).collect();
+    assert_eq!(seen, (first..first + events.len() as u64).collect::<Vec<_>>());
     assert!(running.writes("EMPTY").unwrap().writes.is_empty());
     println!("{console}");
 }
@@ -186,8 +189,8 @@ fn devices_that_come_later_get_their_drivers_and_the_power_button_ends_it() {
         boot(&format!("{KERNEL_ARGUMENTS} quiet castiron.mode=rescue castiron.break=finish castiron.on_success=wait"));
     running.expect("castiron# ", &[], BOOT).unwrap();
     type_in(&running, "ls /sys/bus/virtio/devices | busybox wc -l\n");
-    tell(&running, r#"{"execute":"device_add","arguments":{"driver":"e1000","id":"later"}}"#);
-    type_in(&running, "busybox sleep 3; ls /sys/class/net\n");
+    tell(&running, r#"{"execute":"device_add","arguments":{"driver":"virtio-net-pci","id":"later"}}"#);
+    type_in(&running, "until ls /sys/class/net/*1; do busybox sleep 1; done\n");
     running.expect("eth1", &[], BOOT).unwrap();
     tell(&running, r#"{"execute":"system_powerdown"}"#);
     running.expect("asked to power off", &[], BOOT).unwrap();
