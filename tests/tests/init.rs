@@ -190,7 +190,7 @@ fn devices_that_come_later_get_their_drivers_and_the_power_button_ends_it() {
     running.expect("castiron# ", &[], BOOT).unwrap();
     type_in(&running, "ls /sys/bus/virtio/devices | busybox wc -l\n");
     tell(&running, r#"{"execute":"device_add","arguments":{"driver":"virtio-net-pci","id":"later"}}"#);
-    type_in(&running, "until ls /sys/class/net/*1; do busybox sleep 1; done\n");
+    type_in(&running, "until ls -d /sys/class/net/*1; do busybox sleep 1; done\n");
     running.expect("eth1", &[], BOOT).unwrap();
     tell(&running, r#"{"execute":"system_powerdown"}"#);
     running.expect("asked to power off", &[], BOOT).unwrap();
