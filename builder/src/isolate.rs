@@ -1,28 +1,32 @@
 //! Namespaces for a whole build: when its first process ends, the kernel ends and unmounts everything in them.
 
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
 use crate::commands::Report;
 
-/// Set by the signal handler of the waiting parent.
-static STOP: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(0);
+/// What the signal handler of the waiting parent was called with.
+static STOP: AtomicI32 = AtomicI32::new(0);
+/// Whom it ends.
+static CHILD: AtomicI32 = AtomicI32::new(0);
 
-extern "C" fn note_signal(signal: libc::c_int) {
-    STOP.store(signal, std::sync::atomic::Ordering::SeqCst);
+/// Only what signal-safety(7) allows.
+extern "C" fn end_child(signal: libc::c_int) {
+    STOP.store(signal, Ordering::SeqCst);
+    // SAFETY: the child is waited for by nobody but the parent that this interrupts, so its number is still its own.
+    unsafe { libc::kill(CHILD.load(Ordering::SeqCst), libc::SIGKILL) };
 }
 
 /// Runs `work` as PID 1 of new mount and PID namespaces and returns the status it ends with. An interrupt ends it at
 /// once. Must be called before any thread is started.
 pub fn run(work: impl FnOnce() -> u8) -> Result<u8, Report> {
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
-    // Nothing that is mounted from here on is seen outside, nothing outside is changed from here.
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+    unshare(CloneFlags::CLONE_NEWPID)?;
     // The child sees this pipe close when the parent is gone before it could ask to be told.
     let (alive, ours) = nix::unistd::pipe()?;
     // SAFETY: no thread has been started, so the child may go on as this program.
@@ -33,6 +37,10 @@ pub fn run(work: impl FnOnce() -> u8) -> Result<u8, Report> {
             if parent_is_gone(&alive) {
                 std::process::exit(1);
             }
+            // The mounts are the child's alone, so that they end with it and the parent can remove their directories.
+            // Nothing that is mounted from here on is seen outside, nothing outside is changed from here.
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
             std::process::exit(work().into())
         }
         ForkResult::Parent { child } => {
@@ -52,30 +60,27 @@ fn parent_is_gone(alive: &std::os::fd::OwnedFd) -> bool {
 }
 
 fn wait(child: Pid) -> Result<u8, Report> {
-    let action = SigAction::new(SigHandler::Handler(note_signal), SaFlags::empty(), SigSet::empty());
+    CHILD.store(child.as_raw(), Ordering::SeqCst);
+    let action = SigAction::new(SigHandler::Handler(end_child), SaFlags::SA_RESTART, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        // SAFETY: the handler stores one number and does nothing else.
+        // SAFETY: the handler is signal-safe.
         unsafe { sigaction(signal, &action) }?;
     }
-    loop {
+    let ended = loop {
         match waitpid(child, None) {
-            Ok(WaitStatus::Exited(_, status)) => return Ok(u8::try_from(status).unwrap_or(1)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => {
-                let asked = STOP.load(std::sync::atomic::Ordering::SeqCst);
-                let text = if asked != 0 {
-                    "interrupted; nothing was left behind".to_owned()
-                } else {
-                    format!("error: the build was ended by {signal}")
-                };
-                return Err(Report::failure(text).with_status(if asked != 0 { 128 + asked as u8 } else { 1 }));
-            }
-            Ok(_) => {}
-            Err(nix::errno::Errno::EINTR) => {
-                if STOP.load(std::sync::atomic::Ordering::SeqCst) != 0 {
-                    kill(child, Signal::SIGKILL)?;
-                }
-            }
-            Err(error) => return Err(error.into()),
+            Err(nix::errno::Errno::EINTR) => {}
+            ended => break ended?,
         }
+    };
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        // SAFETY: no handler is set; the number of the child that is gone must not be used again.
+        unsafe { sigaction(signal, &SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty())) }?;
+    }
+    let asked = STOP.load(Ordering::SeqCst);
+    match ended {
+        WaitStatus::Exited(_, status) => Ok(u8::try_from(status).unwrap_or(1)),
+        _ if asked != 0 => Err(Report::failure("interrupted; nothing was left behind").with_status(128 + asked as u8)),
+        WaitStatus::Signaled(_, signal, _) => Err(Report::failure(format!("error: the build was ended by {signal}"))),
+        other => Err(Report::failure(format!("error: the build ended with {other:?}"))),
     }
 }

@@ -61,7 +61,7 @@ fn file_systems_as_blkid_sees_them() {
         // These want more room than the others.
         "mkfs.xfs -q -L data -f",
         "mkfs.btrfs -q -L tree -f",
-        "mkfs.exfat -q",
+        "mkfs.exfat",
     ] {
         let file = image();
         if ["mkfs.xfs", "mkfs.btrfs", "mkfs.exfat"].iter().any(|large| command.starts_with(large)) {
