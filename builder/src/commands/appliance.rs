@@ -13,7 +13,7 @@ use castiron_engine::appliance::assemble::{self, Appliance, Request};
 use castiron_engine::appliance::contents::{Own, Program};
 use castiron_engine::appliance::manifest::Totals;
 use castiron_engine::appliance::medium;
-use castiron_engine::catalogue::Board;
+use castiron_engine::catalogue::{Board, Catalogue};
 use castiron_engine::event::{Event, EventResult, EventSink};
 use castiron_engine::plan::Tool;
 
@@ -85,6 +85,7 @@ pub fn run(args: Args) -> Result<(), Report> {
             authorities: &own.authorities,
             config: own.config.as_deref(),
             sources: Some(&sources),
+            archive_keys: own.archive_keys.as_deref(),
             date,
         },
         cmdline: &args.cmdline,
@@ -122,16 +123,14 @@ fn step<T>(
     result
 }
 
-/// The boards that this program carries, so that it works without a checkout.
-const BOARDS: &[(&str, &str)] = &[("x86_64", include_str!("../../../board-support/x86_64/board.toml"))];
-
 fn board(args: &Args) -> Result<Board, Report> {
     let name = &args.board;
-    let mut board = match BOARDS.iter().find(|(known, _)| known == name) {
-        Some((_, text)) => Board::parse(&format!("board-support/{name}/board.toml"), text)?,
+    let shipped = Catalogue::shipped()?.boards;
+    let mut board = match shipped.iter().find(|board| board.name == *name) {
+        Some(board) => board.clone(),
         None if name.ends_with(".toml") => Board::parse(name, &String::from_utf8_lossy(&read(Utf8Path::new(name))?))?,
         None => {
-            let known: Vec<_> = BOARDS.iter().map(|(known, _)| *known).collect();
+            let known: Vec<_> = shipped.iter().map(|board| board.name.as_str()).collect();
             return Err(Report::usage(format!("error: there is no board `{name}`"))
                 .with_hint(format!("the boards are {}; a path to a board.toml works too", known.join(", "))));
         }
@@ -147,9 +146,9 @@ fn board(args: &Args) -> Result<Board, Report> {
 
 /// Packages whose files the appliance or its boot medium is made of.
 fn wanted(args: &Args, board: &Board) -> Vec<String> {
-    const TRUST: &[&str] = &["ca-certificates", "debian-archive-keyring"];
-    let mut names: Vec<&str> = vec![&board.kernel.package];
-    names.extend(TRUST);
+    let mut names: Vec<&str> = vec![&board.kernel.package, "ca-certificates"];
+    // Another archive need not have Debian's keys.
+    names.extend(args.archive.keyring.is_none().then_some("debian-archive-keyring"));
     names.extend(Tool::ALL.iter().map(|tool| tool.source().package));
     names.extend(board.efi.iter().map(|efi| efi.stub.package.as_str()));
     if !args.no_iso {
@@ -172,6 +171,7 @@ struct OwnFiles {
     config: Option<Vec<u8>>,
     trusted_keys: Vec<(String, Vec<u8>)>,
     authorities: Vec<(String, Vec<u8>)>,
+    archive_keys: Option<Vec<u8>>,
 }
 
 impl OwnFiles {
@@ -181,6 +181,7 @@ impl OwnFiles {
         let is_authority = |text: &str| text.contains("-----BEGIN CERTIFICATE-----");
         Ok(Self {
             config: args.config.as_deref().map(read).transpose()?,
+            archive_keys: args.archive.keyring.as_deref().map(read).transpose()?,
             trusted_keys: named(&args.trusted_key, "pub", is_key)
                 .map_err(|report| report.with_hint("a public key of `castiron keygen` is meant"))?,
             authorities: named(&args.ca, "pem", is_authority)

@@ -197,9 +197,14 @@ pub struct Own<'a> {
     pub config: Option<&'a [u8]>,
     /// Where Debian packages come from unless the config says otherwise: lines of sources.list(5).
     pub sources: Option<&'a str>,
+    /// OpenPGP keys of that archive, where they are not the distribution's own.
+    pub archive_keys: Option<&'a [u8]>,
     /// Seconds since 1970; the clock of the machine is at least this.
     pub date: i64,
 }
+
+/// Where the appliance looks for the archive's keys before it looks where the distribution keeps them; below the root.
+pub const ARCHIVE_KEYS: &str = "etc/castiron/archive-keys.gpg";
 
 /// Folders that mounts and programs expect.
 const FOLDERS: &[(&str, u32)] = &[
@@ -329,6 +334,9 @@ pub fn own(overlay: &Overlay, board: &Board, own: &Own) -> Result<Layer, Content
     if let Some(sources) = own.sources {
         archive.file("etc/castiron/sources.list", 0o644, sources);
     }
+    if let Some(keys) = own.archive_keys {
+        archive.file(ARCHIVE_KEYS, 0o644, keys);
+    }
     archive.link("etc/mtab", "../proc/self/mounts");
     if overlay.find("usr/bin/busybox")?.is_some() {
         for command in RESCUE_COMMANDS {
@@ -361,5 +369,22 @@ impl Layer {
             .iter()
             .map(|(_, node)| if let Node::File { content, .. } = node { content.len() as u64 } else { 0 })
             .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::Catalogue;
+
+    #[test]
+    fn the_keys_of_another_archive_are_baked_in() {
+        let catalogue = Catalogue::shipped().unwrap();
+        let overlay = Overlay::read([]).unwrap();
+        for keys in [Some(&b"keys"[..]), None] {
+            let layer = own(&overlay, &catalogue.boards[0], &Own { archive_keys: keys, ..Own::default() }).unwrap();
+            let baked = layer.archive.iter().find(|(path, _)| *path == ARCHIVE_KEYS).map(|(_, node)| node.clone());
+            assert_eq!(baked, keys.map(|keys| Node::File { mode: 0o644, content: keys.to_vec() }));
+        }
     }
 }

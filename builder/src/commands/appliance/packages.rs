@@ -17,6 +17,9 @@ use super::cache::Cache;
 use crate::commands::{Report, apt_sources};
 use crate::terminal::Terminal;
 
+/// Debian's keys on a host that is a Debian.
+const HOST_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// Where packages come from.
 #[derive(clap::Args)]
 pub struct ArchiveArgs {
@@ -31,9 +34,10 @@ pub struct ArchiveArgs {
     /// A further archive: `URI SUITE COMPONENT…`, as in sources.list; repeat for more (security updates).
     #[arg(long, value_name = "SOURCE")]
     extra_source: Vec<String>,
-    /// OpenPGP keys that sign the archive, binary or armored.
-    #[arg(long, default_value = "/usr/share/keyrings/debian-archive-keyring.gpg")]
-    keyring: Utf8PathBuf,
+    /// OpenPGP keys that sign the archive, binary or armored; Debian's if not given. The machine then trusts these keys
+    /// and no others, unless its config names a keyring
+    #[arg(long, value_name = "FILE")]
+    pub keyring: Option<Utf8PathBuf>,
     /// Accept an archive that is past its date, such as a snapshot.
     #[arg(long)]
     ignore_valid_until: bool,
@@ -165,8 +169,9 @@ fn request(names: &[String], board: &Board, args: &ArchiveArgs) -> Result<Archiv
             source.components.push(component.clone());
         }
     }
-    let keyring = std::fs::read(&args.keyring).map_err(|cause| {
-        Report::usage(format!("error: cannot read {}\n  cause: {cause}", args.keyring))
+    let keyring = args.keyring.as_deref().unwrap_or(Utf8Path::new(HOST_KEYRING));
+    let keyring = std::fs::read(keyring).map_err(|cause| {
+        Report::usage(format!("error: cannot read {keyring}\n  cause: {cause}"))
             .with_hint("name the archive's keys with --keyring")
     })?;
     Ok(ArchiveRequest {
