@@ -17,7 +17,7 @@ use castiron_engine::units::Bytes;
 use rustix::fs::{Mode, OFlags};
 
 use crate::early;
-use crate::log::{Log, Priority, stamp};
+use crate::log::{Log, Priority, Ring, stamp};
 use crate::phases::Phase;
 
 /// What waits for one slow line at most: some minutes of 9600 baud.
@@ -46,6 +46,8 @@ struct Shared {
 struct Outlets {
     terminals: Vec<Outlet>,
     events: Option<Outlet>,
+    /// Events for a port whose driver is not loaded yet; the oldest go first.
+    unsent: Ring,
     /// When the event port was last looked for.
     looked: Option<Instant>,
 }
@@ -96,16 +98,10 @@ impl Console {
         self.shared.waiting.notify_all();
     }
 
-    /// Sends an event as one JSON line to the event port, when there is one.
+    /// Sends an event as one JSON line to the event port, now or when there is one.
     fn send(&self, event: &Event) {
-        let Ok(mut line) = serde_json::to_vec(event) else { return };
-        line.push(b'\n');
-        let mut outlets = self.lock();
-        outlets.find_event_port();
-        if let Some(port) = &mut outlets.events {
-            port.write(&line);
-        }
-        drop(outlets);
+        let Ok(line) = serde_json::to_string(event) else { return };
+        self.lock().send(Path::new("/"), line);
         self.shared.waiting.notify_all();
     }
 
@@ -130,9 +126,10 @@ impl Console {
     /// Gives slow lines up to `patience` to take what waits for them.
     pub fn drain(&self, patience: Duration) {
         let end = Instant::now() + patience;
+        self.lock().looked = None;
         loop {
             let mut outlets = self.lock();
-            outlets.find_event_port();
+            outlets.find_event_port(Path::new("/"));
             outlets.flush();
             if !outlets.pending() || Instant::now() >= end {
                 break;
@@ -150,6 +147,17 @@ impl Console {
     /// Paths of the terminals that a shell can be opened on.
     pub fn terminals(&self) -> Vec<PathBuf> {
         self.lock().terminals.iter().filter_map(|terminal| terminal.path.clone()).collect()
+    }
+
+    /// The same terminals for reading without waiting; what was typed before is forgotten.
+    pub fn keyboards(&self) -> Vec<fs::File> {
+        let open = |path: PathBuf| {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            let file = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+            let _ = rustix::termios::tcflush(&file, rustix::termios::QueueSelector::IFlush); // pipes have no such queue
+            Some(file.into())
+        };
+        self.terminals().into_iter().filter_map(open).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Outlets> {
@@ -173,11 +181,20 @@ impl Outlets {
         self.terminals.iter_mut().chain(&mut self.events).fold(false, |moved, outlet| outlet.flush() | moved)
     }
 
-    fn find_event_port(&mut self) {
+    fn send(&mut self, root: &Path, line: String) {
+        self.unsent.push(line, EVENTS_PENDING_MAX);
+        self.find_event_port(root);
+    }
+
+    /// Looks for the port now and then, and gives it what waited for it.
+    fn find_event_port(&mut self, root: &Path) {
         self.events.take_if(|port| port.dead.is_some());
         if self.events.is_none() && self.looked.is_none_or(|looked| looked.elapsed() >= RETRY) {
             self.looked = Some(Instant::now());
-            self.events = event_port(Path::new("/")).and_then(|path| Outlet::open(&path, EVENTS_PENDING_MAX).ok());
+            self.events = event_port(root).and_then(|path| Outlet::open(&path, EVENTS_PENDING_MAX).ok());
+        }
+        if let Some(port) = &mut self.events {
+            self.unsent.take().into_iter().for_each(|line| port.write(format!("{line}\n").as_bytes()));
         }
     }
 }
@@ -405,91 +422,4 @@ impl EventSink for PortSink {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Read as _;
-
-    fn pipe(capacity: Bytes) -> (fs::File, Outlet) {
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
-        (
-            reader.into(),
-            Outlet { path: None, file: writer, pending: VecDeque::new(), capacity, lost_lines: 0, dead: None },
-        )
-    }
-
-    #[test]
-    fn a_stopped_line_never_blocks_and_says_what_it_lost() {
-        let (mut reader, mut outlet) = pipe(Bytes::kib(1));
-        let line = [b"x".repeat(99), b"\n".to_vec()].concat();
-        for _ in 0..2000 {
-            outlet.write(&line);
-        }
-        assert!(outlet.pending.len() <= 1024 && outlet.lost_lines > 0);
-        let mut text = Vec::new();
-        let mut buffer = [0; 65536];
-        while let Ok(count) = reader.read(&mut buffer) {
-            text.extend(&buffer[..count]);
-        }
-        let lost = outlet.lost_lines;
-        outlet.write(b"after\n");
-        while let Ok(count) = reader.read(&mut buffer) {
-            text.extend(&buffer[..count]);
-        }
-        let text = String::from_utf8(text).unwrap();
-        assert!(text.ends_with(&format!("\n({lost} lines were lost here: the line is slow)\nafter\n")));
-        assert_eq!(text.lines().count() as u64 - 2 + lost, 2000);
-    }
-
-    #[test]
-    fn a_line_without_a_reader_is_given_up() {
-        let (reader, mut outlet) = pipe(Bytes::kib(1));
-        drop(reader);
-        outlet.write(b"gone\n");
-        assert!(outlet.pending.is_empty() && outlet.dead.is_some());
-    }
-
-    #[test]
-    fn terminals_are_not_commanded_by_foreign_text() {
-        for (text, shown) in [
-            ("a\x1b[2Jb", "a\\u{1b}[2Jb"),
-            ("tab\tstays, ä too", "tab\tstays, ä too"),
-            ("cr\rnul\0", "cr\\rnul\\u{0}"),
-            ("c1 \u{9b}31m", "c1 \\u{9b}31m"),
-            ("\u{202e}txt.exe", "\\u{202e}txt.exe"),
-        ] {
-            assert_eq!(neutral(text), shown);
-        }
-    }
-
-    #[test]
-    fn consoles_come_from_both_lists() {
-        let active = "ttyS0                -W- (EC p a)    4:64\ntty0                 -WU (E  p  )    4:1\nnetcon0              -W- (E     )\n";
-        let named = ["ttyS1".to_owned(), "tty0".to_owned(), "../../etc/x".to_owned()];
-        assert_eq!(device_names(&named, active), ["ttyS1", "tty0", "ttyS0"]);
-    }
-
-    #[test]
-    fn the_event_port_is_found_by_its_name() {
-        let root = tempfile::tempdir().unwrap();
-        for (port, name) in [("vport1p1", "org.qemu.guest_agent.0\n"), ("vport1p2", "castiron.events\n")] {
-            let folder = root.path().join("sys/class/virtio-ports").join(port);
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join("name"), name).unwrap();
-        }
-        assert_eq!(event_port(root.path()), Some(root.path().join("dev/vport1p2")));
-        assert_eq!(event_port(&root.path().join("sys")), None);
-    }
-
-    #[test]
-    fn progress_reads_well() {
-        for (done, total, unit, text) in [
-            (98, Some(212), Unit::Packages, " 46 % (98/212 packages)"),
-            (3 << 19, Some(3 << 20), Unit::Bytes, " 50 % (1.5 MiB/3 MiB)"),
-            (7, None, Unit::Steps, "7 steps"),
-            (7, Some(0), Unit::Seconds, "7 s"),
-            (9, Some(3), Unit::Steps, "100 % (9/3 steps)"),
-        ] {
-            assert_eq!(progress_text(Progress { done, total, unit }), text);
-        }
-    }
-}
+mod tests;

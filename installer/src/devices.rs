@@ -65,11 +65,15 @@ impl Devices {
         }
         power::watch_present(&root.join("dev"));
         let listed = std::fs::read_to_string(root.join(MODULES_TO_LOAD)).unwrap_or_default();
-        for name in modules::parse_list(&listed).iter().chain(&boot.modules) {
-            if let Err(error) = shared.loader.load(name) {
-                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-                console.warn(&format!("{error}{cause}"));
+        for name in modules::parse_list(&listed) {
+            match shared.loader.load(&name) {
+                // The list is for all machines of a board, such as one with the variables of UEFI and one without.
+                Err(error) if error.is_no_device() => tracing::debug!("module {name}: no device"),
+                loaded => told(console, loaded),
             }
+        }
+        for name in &boot.modules {
+            told(console, shared.loader.load(name));
         }
         Self { shared: Some(shared) }
     }
@@ -191,6 +195,13 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Activity> {
         self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn told(console: &Console, loaded: Result<(), ModuleError>) {
+    if let Err(error) = loaded {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        console.warn(&format!("{error}{cause}"));
     }
 }
 

@@ -36,8 +36,13 @@ pub const MOUNTS: &[EarlyMount] = &[
     entry("tmpfs", "/dev/shm", NO_DEV, "mode=1777"),
     entry("tmpfs", "/run", NO_DEV, "mode=0755"),
     entry("tmpfs", "/tmp", NO_DEV, "mode=1777"),
-    EarlyMount { only_if: Some("/sys/firmware/efi"), ..entry("efivarfs", "/sys/firmware/efi/efivars", NO_EXEC, "") },
 ];
+
+/// Mounts whose file systems are modules. The kernel makes the mount point where UEFI firmware keeps variables.
+pub const MODULE_MOUNTS: &[EarlyMount] = &[EarlyMount {
+    only_if: Some("/sys/firmware/efi/efivars"),
+    ..entry("efivarfs", "/sys/firmware/efi/efivars", NO_EXEC, "")
+}];
 
 /// Links that udev would make; shells and scripts expect them.
 const LINKS: &[(&str, &str)] = &[

@@ -263,9 +263,7 @@ fn wait(reaper: &mut Reaper, end: Option<Instant>) -> Option<Request> {
 
 /// Whether somebody pressed Enter on a console within `time`.
 fn somebody_there(console: &Console, time: Duration) -> bool {
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let open = |path: PathBuf| OpenOptions::new().read(true).custom_flags(flags).open(path).ok();
-    let mut terminals: Vec<File> = console.terminals().into_iter().filter_map(open).collect();
+    let mut terminals = console.keyboards();
     let end = Instant::now() + time;
     while Instant::now() < end {
         let typed = |terminal: &mut File| io::Read::read(terminal, &mut [0; 64]).is_ok_and(|count| count > 0);

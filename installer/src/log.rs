@@ -40,8 +40,9 @@ pub struct Log {
     kmsg: Option<Arc<std::fs::File>>,
 }
 
+/// Lines up to so many bytes; the oldest make room.
 #[derive(Debug, Default)]
-struct Ring {
+pub struct Ring {
     lines: VecDeque<String>,
     bytes: u64,
     dropped: u64,
@@ -84,7 +85,7 @@ impl Log {
 }
 
 impl Ring {
-    fn push(&mut self, line: String, capacity: Bytes) {
+    pub fn push(&mut self, line: String, capacity: Bytes) {
         self.bytes += line.len() as u64 + 1;
         self.lines.push_back(line);
         while self.bytes > capacity.0 {
@@ -92,6 +93,12 @@ impl Ring {
             self.bytes -= first.len() as u64 + 1;
             self.dropped += 1;
         }
+    }
+
+    /// All lines, which leaves none.
+    pub fn take(&mut self) -> VecDeque<String> {
+        self.bytes = 0;
+        std::mem::take(&mut self.lines)
     }
 }
 

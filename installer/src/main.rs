@@ -128,6 +128,9 @@ fn prepare(boot: &Boot, context: &mut Context, troubles: &[String]) -> Result<()
     }
     context.enter(Phase::Modules)?;
     context.devices = Devices::start(Path::new("/"), boot, &context.console);
+    for trouble in early::mount_all(early::MODULE_MOUNTS) {
+        context.console.warn(&trouble);
+    }
     context.devices.cold_plug();
     let settled = context.devices.settle(SETTLE);
     devices::report_missing_firmware(&context.console);

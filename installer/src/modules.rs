@@ -37,6 +37,13 @@ pub enum ModuleError {
     Insert { path: PathBuf, source: io::Error },
 }
 
+impl ModuleError {
+    /// A driver that finds nothing of its kind on this machine.
+    pub fn is_no_device(&self) -> bool {
+        matches!(self, Self::Insert { source, .. } if source.raw_os_error() == Some(libc::ENODEV))
+    }
+}
+
 /// Loads modules of one kernel. Shared by the walk over present devices and the listener for new ones.
 pub struct Loader {
     folder: PathBuf,
@@ -166,10 +173,8 @@ impl Loader {
         if done.failed.insert(module.to_owned()) {
             let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
             match error {
-                // A driver that finds no device of its kind; common for aliases of platforms.
-                ModuleError::Insert { source, .. } if source.raw_os_error() == Some(libc::ENODEV) => {
-                    tracing::debug!("module {module}: no device");
-                }
+                // Common for aliases of platforms.
+                error if error.is_no_device() => tracing::debug!("module {module}: no device"),
                 ModuleError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                     done.absent.insert(module.to_owned());
                 }
