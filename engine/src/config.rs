@@ -72,7 +72,8 @@ pub struct Config {
     /// Run in the installer after that, with the target below `$TARGET_ROOT`.
     #[serde(default)]
     pub late_commands: Vec<Command>,
-    /// Run in the installer after a failure.
+    /// Run in the installer after a failure, each whatever became of the others. The target is not mounted any more;
+    /// what castiron printed is in the kernel's log (`dmesg`). They run too when `castiron build` fails.
     #[serde(default)]
     pub error_commands: Vec<Command>,
     #[serde(default)]

@@ -107,6 +107,12 @@ pub trait EventSink {
     fn emit(&mut self, event: &Event);
 }
 
+impl<S: EventSink + ?Sized> EventSink for Box<S> {
+    fn emit(&mut self, event: &Event) {
+        (**self).emit(event);
+    }
+}
+
 /// Keeps everything, for tests and for the log that is uploaded at the end.
 impl EventSink for Vec<Event> {
     fn emit(&mut self, event: &Event) {

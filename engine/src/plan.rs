@@ -60,6 +60,9 @@ pub struct Plan {
     /// What a person loses when the plan is carried out, one finding a line.
     pub losses: Vec<String>,
     pub steps: Vec<Step>,
+    /// What is done after a failure, by [`crate::run::after_failure`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_failure: Vec<Effect>,
 }
 
 impl Plan {
@@ -80,7 +83,7 @@ impl Plan {
 
     /// The programs that the plan starts on the machine that carries it out.
     pub fn tools(&self) -> BTreeSet<Tool> {
-        self.effects().filter_map(Effect::tool).collect()
+        self.effects().chain(&self.on_failure).filter_map(Effect::tool).collect()
     }
 
     /// Names the whole plan: what was reviewed is what runs.

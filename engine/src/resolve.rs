@@ -86,7 +86,7 @@ pub fn resolve(
     };
     machine::check(&mut context);
     check_mode(&mut context);
-    check_unused(&mut context);
+    check_confirm(&mut context);
     let storage = written_storage(config);
     let graph = storage::resolve(&storage, &mut context);
     let boot = boot::resolve(graph.as_ref(), &mut context);
@@ -127,7 +127,7 @@ pub fn check(config: &Config, catalogue: &Catalogue) -> Diagnostics {
         found: Diagnostics::default(),
     };
     check_mode(&mut context);
-    check_unused(&mut context);
+    check_confirm(&mut context);
     storage::resolve(&written_storage(config), &mut context);
     boot::resolve(None, &mut context);
     system::resolve(&mut context);
@@ -232,32 +232,25 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// What is written and would have no effect in this version is refused, never passed over.
-fn check_unused(context: &mut Context<'_>) {
-    let config = context.config;
-    let unused = [
-        ("ntp.servers", !config.ntp.servers.is_empty(), "give the servers as castiron.ntp= on the command line"),
-        ("ntp.required", config.ntp.required, "leave it out"),
-        ("error_commands", !config.error_commands.is_empty(), "leave it out"),
-        ("install.confirm", config.install.confirm != Confirm::Auto, "write auto"),
-    ];
-    for (path, written, hint) in unused {
-        if written {
-            let message = format!("{path}: not in this version of castiron");
-            context.refuse(path, Diagnostic::error("config.later", message).hint(hint));
+fn check_mode(context: &mut Context<'_>) {
+    match context.config.install.mode {
+        InstallMode::Install | InstallMode::Inspect | InstallMode::Rehearse | InstallMode::Rescue => {}
+        mode @ (InstallMode::Wipe | InstallMode::Ramdisk) => {
+            let message = format!("mode `{}` is not in this version of castiron", format!("{mode:?}").to_lowercase());
+            let hint = "write `install`, `inspect`, `rehearse` or `rescue`";
+            context.refuse("install.mode", Diagnostic::error("config.later", message).hint(hint));
         }
     }
 }
 
-fn check_mode(context: &mut Context<'_>) {
-    match context.config.install.mode {
-        InstallMode::Install | InstallMode::Rehearse => {}
-        mode @ (InstallMode::Inspect | InstallMode::Wipe | InstallMode::Rescue | InstallMode::Ramdisk) => {
-            let message = format!("mode `{}` is not in this version of castiron", format!("{mode:?}").to_lowercase());
-            context.refuse(
-                "install.mode",
-                Diagnostic::error("config.later", message).hint("write `install` or `rehearse`"),
-            );
+/// A word that nobody would ask for is refused, never passed over.
+fn check_confirm(context: &mut Context<'_>) {
+    match context.config.install.confirm {
+        Confirm::Auto | Confirm::Console => {}
+        Confirm::Remote => {
+            let message = "confirming from afar (`remote`) is not in this version of castiron";
+            let hint = "write `console` to be asked on the machine's consoles, or `auto`";
+            context.refuse("install.confirm", Diagnostic::error("config.later", message).hint(hint));
         }
     }
 }
@@ -278,7 +271,12 @@ fn commands(context: &mut Context<'_>) -> CommandsSpec {
     let config = context.config;
     let mut in_target: Vec<CommandSpec> = network::enable(context).into_iter().map(CommandSpec::Exec).collect();
     in_target.extend(decide(&config.in_target));
-    CommandsSpec { early: decide(&config.early_commands), in_target, late: decide(&config.late_commands) }
+    CommandsSpec {
+        early: decide(&config.early_commands),
+        in_target,
+        late: decide(&config.late_commands),
+        on_error: decide(&config.error_commands),
+    }
 }
 
 fn command(command: &Command) -> CommandSpec {

@@ -7,7 +7,7 @@ pub mod journal;
 
 use thiserror::Error;
 
-use crate::event::{Event, EventResult, EventSink};
+use crate::event::{Event, EventResult, EventSink, EventType, Level};
 use crate::plan::{Effect, Plan, Step, StepPhase, Undo};
 use crate::system::{Bindings, EffectError, System};
 
@@ -143,6 +143,29 @@ fn revert(state: &mut State, system: &mut dyn System, events: &mut dyn EventSink
             events.emit(&Event::finish("install/revert", text, EventResult::Warn));
         }
     }
+}
+
+/// Carries out [`Plan::on_failure`]: each effect is tried, whatever became of the others.
+pub fn after_failure(effects: &[Effect], system: &mut dyn System, events: &mut dyn EventSink) {
+    const NAME: &str = "install/error-commands";
+    if effects.is_empty() {
+        return;
+    }
+    let note = |level, text: String| Event { event_type: EventType::Progress, level, ..Event::start(NAME, text) };
+    events.emit(&Event::start(NAME, "run the error commands"));
+    let mut failed = 0;
+    for effect in effects {
+        events.emit(&note(Level::Info, effect.to_string()));
+        if let Err(error) = system.perform(effect, &Bindings::default(), &mut |_, _| ()) {
+            failed += 1;
+            events.emit(&note(Level::Warn, error.to_string()));
+        }
+    }
+    let (text, result) = match failed {
+        0 => ("run the error commands".to_owned(), EventResult::Success),
+        _ => (format!("{failed} of {} error commands failed", effects.len()), EventResult::Warn),
+    };
+    events.emit(&Event::finish(NAME, text, result));
 }
 
 #[cfg(test)]

@@ -151,4 +151,7 @@ pub struct CommandsSpec {
     pub in_target: Vec<CommandSpec>,
     /// In the installer, with `TARGET_ROOT`, after those.
     pub late: Vec<CommandSpec>,
+    /// In the installer, after a failure.
+    #[serde(default)]
+    pub on_error: Vec<CommandSpec>,
 }

@@ -44,8 +44,10 @@ pub struct Document {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
-    /// Over the network or from a file system that anyone may have written.
+    /// Over the network.
     Foreign,
+    /// From a file system that was found by its label: whoever plugged the medium in may have written it.
+    Medium,
     /// From where a DHCP server pointed to, unasked: it counts only signed or pinned, whatever else is allowed.
     Offered,
     /// On the kernel command line. Whoever writes that line could as well write `castiron.trust=any`.
@@ -276,8 +278,8 @@ fn prove(document: &Document, policy: &Policy, machine: &Machine, clocks: &Clock
     match document.origin {
         Origin::CommandLine => Ok(Proof::CommandLine),
         Origin::Initramfs => Ok(Proof::Initramfs),
-        Origin::Foreign if policy.any => Ok(Proof::Anything),
-        Origin::Foreign | Origin::Offered => check_signature(document, policy, machine, clocks),
+        Origin::Foreign | Origin::Medium if policy.any => Ok(Proof::Anything),
+        Origin::Foreign | Origin::Medium | Origin::Offered => check_signature(document, policy, machine, clocks),
     }
 }
 

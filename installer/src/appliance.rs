@@ -3,7 +3,10 @@
 //! In: the command line and a [`Context`]. Out: an [`Outcome`]. Nothing is written to a disk before the config is
 //! verified, the archive's index too, everything is resolved, and the disk's identity is proven once more.
 
-use std::cell::RefCell;
+mod archive;
+mod confirm;
+mod work;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,20 +14,15 @@ use std::time::Duration;
 use castiron_engine::catalogue::Catalogue;
 use castiron_engine::config::system::{Ending as Written, Proxy};
 use castiron_engine::config::{self, Config};
-use castiron_engine::debian::gather::Source;
-use castiron_engine::debian::{PackageSet, gather};
 use castiron_engine::diagnostic::Diagnostics;
-use castiron_engine::event::{Event, EventSink};
-use castiron_engine::fetch::{Fetcher, resource};
+use castiron_engine::fetch::Fetcher;
 use castiron_engine::inventory::Inventory;
 use castiron_engine::plan::disk::Places;
-use castiron_engine::plan::{self, Plan, StepPhase};
-use castiron_engine::resolve::{self, ArchiveDefaults};
-use castiron_engine::run::{Journal, Observer, OnFailure, run};
+use castiron_engine::plan::{self, Plan};
+use castiron_engine::resolve;
+use castiron_engine::run::after_failure;
 use castiron_engine::spec::{self, Spec};
-use castiron_engine::system::{Linux, Recorder, System, Toolbox};
 use castiron_engine::trust::{self, Document, Proof, Verified};
-use castiron_engine::units::Bytes;
 use castiron_init::anchors::{self, TrustArguments};
 use castiron_init::net::{self, NetArguments, NetRequest, NetState};
 use castiron_init::report::Reporting;
@@ -35,15 +33,10 @@ use crate::cmdline::{Boot, Ending, Mode};
 use crate::context::{Context, Stopped};
 use crate::early;
 use crate::finish::{Kexec, Outcome, Wish};
-use crate::log::Priority;
 use crate::phases::Phase;
 
 /// Where the target's file systems are mounted.
 const TARGET: &str = "/run/castiron/target";
-/// The mirrors that the appliance was built with.
-const MIRRORS: &str = "etc/castiron/sources.list";
-/// No keyring is longer.
-const KEYRING_MAX: Bytes = Bytes::mib(4);
 const NTP_WAIT: Duration = Duration::from_secs(5);
 
 /// Why an installation ended early.
@@ -85,10 +78,11 @@ impl From<Diagnostics> for Stop {
 
 pub fn install(boot: &Boot, context: &mut Context) -> Result<Outcome, Stopped> {
     match attempt(boot, context) {
-        Ok(outcome) => {
+        Ok(outcome @ Outcome::Done { .. }) => {
             context.enter(Phase::Finish)?;
             Ok(outcome)
         }
+        Ok(outcome) => Ok(outcome),
         Err(Stop::Stopped(stopped)) => Err(stopped),
         Err(Stop::Failed { reason, wish }) => {
             context.console.warn(&reason);
@@ -98,8 +92,10 @@ pub fn install(boot: &Boot, context: &mut Context) -> Result<Outcome, Stopped> {
 }
 
 fn attempt(boot: &Boot, context: &mut Context) -> Result<Outcome, Stop> {
-    if boot.mode == Some(Mode::Rescue) {
-        return Ok(Outcome::Done { wish: Wish { ending: Some(Ending::Shell), reboot_after: None }, kexec: None });
+    match boot.mode {
+        Some(Mode::Rescue) => return Ok(rescue(context)),
+        Some(Mode::Wipe | Mode::Ramdisk) => return Err(mode_later()),
+        Some(Mode::Install | Mode::Inspect | Mode::Rehearse) | None => {}
     }
     let root = PathBuf::from("/");
     let network = bring_up(boot, context)?;
@@ -107,24 +103,70 @@ fn attempt(boot: &Boot, context: &mut Context) -> Result<Outcome, Stop> {
     let (document, config) = find_config(boot, context, &root, network.as_ref(), &fetcher, &mut clocks)?;
     let fetcher = behind_proxy_of(&config, boot, &root, fetcher)?;
     report_to(context, &config, &variables(boot, &root, network.as_ref()), &fetcher);
-    synchronise(context, &config, network.as_ref(), &mut clocks)?;
-    let wish = wish(&config);
+    let mode = boot.mode.unwrap_or(config.install.mode);
+    if mode == Mode::Rescue {
+        return Ok(rescue(context));
+    }
     let failed = |stop: Stop| match stop {
         Stop::Failed { reason, .. } => Stop::Failed { reason, wish: failure_wish(&config) },
         stopped @ Stop::Stopped(_) => stopped,
     };
-    let (spec, plan) = decide(boot, context, &document, &config, &fetcher).map_err(failed)?;
-    carry_out(context, &config, &spec, &plan, &fetcher).map_err(failed)?;
+    synchronise(context, &config, network.as_ref(), &mut clocks).map_err(failed)?;
+    let spec = decide(boot, context, &document, &config, &fetcher).map_err(failed)?;
+    let writes = context.recorded_inventory.is_none() && mode == Mode::Install;
+    let mut system = work::system(context, &config, &fetcher, writes);
+    let done = plan_of(context, &spec).and_then(|plan| match mode {
+        Mode::Inspect => {
+            context.done = "inspected, nothing was written";
+            Ok(())
+        }
+        Mode::Install | Mode::Rehearse | Mode::Rescue | Mode::Wipe | Mode::Ramdisk => {
+            if writes {
+                confirm::ask(boot, context, &config, document.get().origin, &spec, &plan)?;
+            }
+            work::carry_out(context, &plan, &mut *system)?;
+            if writes {
+                let reached: Vec<String> = spec.graph.disks().map(|(id, _)| id.to_string()).collect();
+                context.console.line(&format!("installed on {}", reached.join(", ")));
+            } else {
+                context.done = "rehearsed, nothing was written";
+            }
+            Ok(())
+        }
+    });
+    match done {
+        Ok(()) => {}
+        Err(stopped @ Stop::Stopped(_)) => return Err(stopped),
+        Err(Stop::Failed { reason, .. }) => {
+            context.console.warn(&reason);
+            after_failure(&plan::disk::on_failure(&spec), &mut *system, &mut context.events);
+            return Ok(Outcome::Failed { reason, wish: failure_wish(&config) });
+        }
+    }
     context.enter(Phase::Report)?;
     if let Some(network) = &network {
         network.report(&mut context.events);
     }
-    let kexec = (spec.on_success == spec::Ending::Kexec).then(|| Kexec {
+    let kexec = (mode == Mode::Install && spec.on_success == spec::Ending::Kexec).then(|| Kexec {
         kernel: Path::new(plan::boot::KEXEC_FOLDER).join("vmlinuz"),
         initrd: Path::new(plan::boot::KEXEC_FOLDER).join("initrd.img"),
         command_line: plan::boot::arguments(&spec).join(" "),
     });
-    Ok(Outcome::Done { wish, kexec })
+    Ok(Outcome::Done { wish: wish(&config), kexec })
+}
+
+fn rescue(context: &mut Context) -> Outcome {
+    context.done = "a shell for a rescue";
+    Outcome::Done { wish: Wish { ending: Some(Ending::Shell), reboot_after: None }, kexec: None }
+}
+
+fn mode_later() -> Stop {
+    Stop::Failed {
+        reason:
+            "this castiron.mode= is not in this version of castiron\n  hint: write install, inspect, rehearse or rescue"
+                .to_owned(),
+        wish: Wish::default(),
+    }
 }
 
 /// An appliance with its config built in may need no network, so its absence is told and not yet an end.
@@ -237,28 +279,20 @@ fn synchronise(
     network: Option<&NetState>,
     clocks: &mut Clocks,
 ) -> Result<(), Stop> {
-    let ntp = &config.ntp;
-    if network.is_some() && !clocks.is_synchronised() && !ntp.servers.is_empty() {
-        clocks.ask_network(&ntp.servers, ntp.boot_timeout.0, &kernel_clock(context), &mut context.events);
-    }
-    match ntp.required && !clocks.is_synchronised() {
-        true => Err(Stop::Failed {
-            reason: "no time server answered, and ntp.required says that one must".to_owned(),
-            wish: failure_wish(config),
-        }),
-        false => Ok(()),
-    }
+    let clock = kernel_clock(context);
+    let synchronised = clocks.synchronise(&config.ntp, network.is_some(), &clock, &mut context.events);
+    synchronised.map_err(|error| Stop::failed(&error, Some("see whether a server can be reached, or leave it out")))
 }
 
 /// From here on whoever the config names hears every event.
 fn report_to(context: &mut Context, config: &Config, variables: &Variables, fetcher: &Fetcher) {
     let machine = config.identity.hostname.as_ref().and_then(|name| variables.fill_plain(&name.0).ok());
-    let (reporting, troubles) = Reporting::start(config, variables, fetcher.client(), machine.as_deref());
+    let (reporting, listeners, troubles) = Reporting::start(config, variables, fetcher.client(), machine.as_deref());
     for trouble in troubles {
         context.console.warn(&trouble);
     }
-    for webhook in reporting.sinks() {
-        context.events.add(webhook);
+    for listener in listeners {
+        context.events.add(listener);
     }
     context.reporting = reporting;
 }
@@ -283,37 +317,45 @@ fn ending(written: Written) -> Ending {
     }
 }
 
-/// Everything that can be checked is checked here, before the first write.
+/// Everything that can be checked without a plan is checked here.
 fn decide(
     boot: &Boot,
     context: &mut Context,
     document: &Verified<Document>,
     config: &Config,
     fetcher: &Fetcher,
-) -> Result<(Spec, Plan), Stop> {
+) -> Result<Spec, Stop> {
     context.enter(Phase::Inventory)?;
     context.devices.settle(Duration::from_secs(3));
     let inventory = read_inventory(context)?;
     for disk in &inventory.disks {
-        context.console.line(&format!("disk: {disk}"));
+        context.note(Phase::Inventory, &format!("disk: {disk}"));
     }
     context.enter(Phase::Plan)?;
     let catalogue = Catalogue::shipped().map_err(|error| Stop::failed(&error, None))?;
     let seed = resolve::seed(&inventory, &document.get().bytes);
     // Disks are chosen and sizes checked before anything is fetched.
     resolve::resolve(config, &inventory, &catalogue, None, seed)?;
-    let packages = archive(boot, context, config, &inventory, &catalogue, fetcher)?;
-    let spec = resolve::resolve(config, &inventory, &catalogue, Some(&packages), seed)?;
+    let packages = archive::packages(boot, context, config, &inventory, &catalogue, fetcher)?;
+    Ok(resolve::resolve(config, &inventory, &catalogue, Some(&packages), seed)?)
+}
+
+/// The plan, shown and reported, with all its tools at hand.
+fn plan_of(context: &mut Context, spec: &Spec) -> Result<Plan, Stop> {
     let places = Places { root: TARGET.into(), images: BTreeMap::new() };
-    let plan = plan::disk::plan(&spec, &places).map_err(|error| Stop::failed(&error, None))?;
-    let missing = toolbox().missing(&plan);
+    let plan = plan::disk::plan(spec, &places).map_err(|error| Stop::failed(&error, None))?;
+    let missing = work::toolbox().missing(&plan);
     if let (Some(tool), None) = (missing.first(), &context.recorded_inventory) {
         let source = tool.source();
         let reason = format!("this appliance lacks {}, which the plan needs", source.name);
         return Err(Stop::Failed { reason, wish: Wish::default() });
     }
-    context.console.line(&plan::render::text(&spec, &plan));
-    Ok((spec, plan))
+    context.console.line(&plan::render::text(spec, &plan));
+    for loss in &plan.losses {
+        context.note(Phase::Plan, &format!("to be lost: {loss}"));
+    }
+    context.note(Phase::Plan, &format!("{} steps, plan {}", plan.steps.len(), plan.digest()));
+    Ok(plan)
 }
 
 fn read_inventory(context: &Context) -> Result<Inventory, Stop> {
@@ -323,125 +365,5 @@ fn read_inventory(context: &Context) -> Result<Inventory, Stop> {
             let text = std::fs::read_to_string(path).map_err(|error| Stop::failed(&error, None))?;
             serde_json::from_str(&text).map_err(|error| Stop::failed(&error, None))
         }
-    }
-}
-
-fn archive(
-    boot: &Boot,
-    context: &mut Context,
-    config: &Config,
-    inventory: &Inventory,
-    catalogue: &Catalogue,
-    fetcher: &Fetcher,
-) -> Result<PackageSet, Stop> {
-    let keyring = keyring(config, catalogue, fetcher)?;
-    let defaults = ArchiveDefaults {
-        sources: default_sources(boot),
-        nearer_mirrors: Vec::new(),
-        keyring,
-        now: jiff::Timestamp::now().as_second(),
-        date_floor: None,
-    };
-    let request = resolve::archive_request(config, inventory, catalogue, &defaults)?;
-    let console = context.console.clone();
-    let note = move |text: &str| console.line(text);
-    let set = gather::gather(&request, fetcher, &note);
-    set.map_err(|error| {
-        let hint = error.hint();
-        Stop::failed(&error, hint.as_deref())
-    })
-}
-
-/// Those of the config, else the distribution's own, which the appliance carries where the distribution keeps them.
-fn keyring(config: &Config, catalogue: &Catalogue, fetcher: &Fetcher) -> Result<Vec<u8>, Stop> {
-    let bootstrap = config.source.bootstrap.as_ref();
-    if let Some(resource) = bootstrap.and_then(|bootstrap| bootstrap.keyring.as_ref()) {
-        let read = resource::read(resource, fetcher, KEYRING_MAX);
-        return read.map_err(|error| Stop::failed(&error, Some(error.hint())));
-    }
-    let known = bootstrap.and_then(|bootstrap| catalogue.distribution(&bootstrap.distribution));
-    let Some(distribution) = known else { return Ok(Vec::new()) };
-    std::fs::read(&distribution.keyring).map_err(|error| Stop::Failed {
-        reason: format!("this appliance carries no keys of {}: {}: {error}", distribution.name, distribution.keyring),
-        wish: Wish::default(),
-    })
-}
-
-/// `castiron.mirror=`, else what the appliance was built with.
-fn default_sources(boot: &Boot) -> Vec<Source> {
-    if let Some(mirror) = &boot.mirror {
-        let mirrors = vec![mirror.trim_end_matches('/').to_owned()];
-        return vec![Source { mirrors, suites: Vec::new(), components: vec!["main".to_owned()] }];
-    }
-    let text = std::fs::read_to_string(Path::new("/").join(MIRRORS)).unwrap_or_default();
-    text.lines().filter_map(source_line).collect()
-}
-
-/// The one-line style of sources.list(5), without options.
-fn source_line(line: &str) -> Option<Source> {
-    let mut words = line.split_whitespace();
-    if words.next()? != "deb" {
-        return None;
-    }
-    let mirror = words.next()?.trim_end_matches('/').to_owned();
-    let suite = words.next()?.to_owned();
-    let components: Vec<String> = words.map(str::to_owned).collect();
-    Some(Source { mirrors: vec![mirror], suites: vec![suite], components })
-}
-
-fn toolbox() -> Toolbox {
-    Toolbox::from_search_path(&std::env::var("PATH").unwrap_or_default())
-}
-
-fn carry_out(context: &mut Context, config: &Config, spec: &Spec, plan: &Plan, fetcher: &Fetcher) -> Result<(), Stop> {
-    let log = context.log.clone();
-    let recorded = context.recorded_inventory.is_some();
-    let secrets = resolve::secrets(config);
-    let mut linux = Linux::new(toolbox(), fetcher, secrets, move |line| log.add(Priority::Info, line));
-    let mut recorder = Recorder::default();
-    let system: &mut dyn System = if recorded { &mut recorder } else { &mut linux };
-    let shared = RefCell::new(&mut *context);
-    let mut watcher = Watcher { context: &shared, stopped: false };
-    let outcome = run(plan, &mut Journal::default(), system, &mut Emitter(&shared), &mut watcher, OnFailure::Revert);
-    if watcher.stopped {
-        return Err(Stop::Stopped(Stopped));
-    }
-    outcome.map_err(|error| {
-        let hint = error.cause.hint().map(str::to_owned);
-        Stop::failed(&error, hint.as_deref())
-    })?;
-    let reached: Vec<String> = spec.graph.disks().map(|(id, _)| id.to_string()).collect();
-    context.console.line(&format!("installed on {}", reached.join(", ")));
-    Ok(())
-}
-
-/// What `run` tells goes where the phases' events go.
-struct Emitter<'a, 'b>(&'a RefCell<&'b mut Context>);
-
-impl EventSink for Emitter<'_, '_> {
-    fn emit(&mut self, event: &Event) {
-        self.0.borrow_mut().events.emit(event);
-    }
-}
-
-/// The plan's phases are the appliance's.
-struct Watcher<'a, 'b> {
-    context: &'a RefCell<&'b mut Context>,
-    stopped: bool,
-}
-
-impl Observer for Watcher<'_, '_> {
-    fn phase(&mut self, phase: StepPhase) {
-        let phase = match phase {
-            StepPhase::Storage => Phase::Storage,
-            StepPhase::Bootstrap => Phase::Bootstrap,
-            StepPhase::Provision => Phase::Provision,
-            StepPhase::BootLoader => Phase::BootLoader,
-        };
-        self.stopped |= self.context.borrow_mut().enter(phase).is_err();
-    }
-
-    fn interrupted(&self) -> bool {
-        self.stopped || self.context.borrow().stop_requested()
     }
 }

@@ -6,9 +6,9 @@
 //! a misspelt `castiron.mode=inspect` must never install.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::str::FromStr;
 use std::time::Duration;
 
+pub use castiron_engine::config::system::InstallMode as Mode;
 use castiron_engine::diagnostic::{Diagnostic, Diagnostics};
 use castiron_engine::units::Digest;
 
@@ -19,17 +19,6 @@ use crate::phases::Phase;
 pub struct Parameter {
     pub name: String,
     pub value: Option<String>,
-}
-
-/// What the appliance does with the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    Install,
-    Inspect,
-    Wipe,
-    Rescue,
-    Rehearse,
-    Ramdisk,
 }
 
 /// How a run ends.
@@ -88,7 +77,7 @@ pub struct Boot {
     /// `castiron.mirror=`: package mirror for configs that name none.
     pub mirror: Option<String>,
     pub mode: Option<Mode>,
-    /// `castiron.confirm=auto`: destruction needs no further word.
+    /// `castiron.confirm=auto`: destruction needs no further word, wherever the config came from.
     pub confirm_auto: bool,
 
     /// Phases to stop before, with a shell.
@@ -233,7 +222,7 @@ impl Boot {
             "proxy" => self.proxy = Some(text),
             "ntp" => self.ntp.extend(list(&text)),
             "mirror" => self.mirror = Some(text),
-            "mode" => self.mode = self.value(parameter, &names(MODES), |text| text.parse().ok()),
+            "mode" => self.mode = self.value(parameter, &names(MODES), |text| find(MODES, text)),
             "confirm" => self.confirm_auto |= self.value(parameter, "`auto`", |text| word(text, "auto")).is_some(),
             "break" => {
                 for phase in list(&text) {
@@ -247,8 +236,8 @@ impl Boot {
                 self.breaks.insert(Phase::Modules);
             }
             "debug" => self.debug = true,
-            "on_success" => self.on_success = self.value(parameter, &names(ENDINGS), |text| text.parse().ok()),
-            "on_error" => self.on_error = self.value(parameter, &names(ENDINGS), |text| text.parse().ok()),
+            "on_success" => self.on_success = self.value(parameter, &names(ENDINGS), |text| find(ENDINGS, text)),
+            "on_error" => self.on_error = self.value(parameter, &names(ENDINGS), |text| find(ENDINGS, text)),
             "reboot_after" => self.reboot_after = self.value(parameter, "a time such as `30s` or `10m`", duration),
             "watchdog" if text.is_empty() => self.watchdog = Some(WATCHDOG_DEFAULT),
             "watchdog" => self.watchdog = self.value(parameter, "a time such as `30s` or `10m`", duration),
@@ -330,22 +319,8 @@ fn names<T>(table: &[(&str, T)]) -> String {
     table.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
-fn find<T: Copy>(table: &[(&str, T)], text: &str) -> Result<T, ()> {
-    table.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or(())
-}
-
-impl FromStr for Mode {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Self, ()> {
-        find(MODES, text)
-    }
-}
-
-impl FromStr for Ending {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Self, ()> {
-        find(ENDINGS, text)
-    }
+fn find<T: Copy>(table: &[(&str, T)], text: &str) -> Option<T> {
+    table.iter().find(|(name, _)| *name == text).map(|(_, value)| *value)
 }
 
 #[cfg(test)]

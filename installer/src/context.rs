@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use castiron_engine::event::{Event, EventResult, EventSink, Fanout};
+use castiron_engine::event::{Event, EventResult, EventSink, EventType, Fanout};
 use castiron_init::report::Reporting;
 use thiserror::Error;
 
@@ -34,6 +34,8 @@ pub struct Context {
     pub devices: Devices,
     /// Who is told besides the consoles, once the config has said so.
     pub reporting: Reporting,
+    /// What is said at the end of a success.
+    pub done: &'static str,
     /// A recorded inventory to work with instead of the machine's own; nothing may be changed then.
     pub recorded_inventory: Option<PathBuf>,
 }
@@ -50,6 +52,7 @@ impl Context {
             events,
             devices: Devices::none(),
             reporting: Reporting::default(),
+            done: "done",
             recorded_inventory: None,
         }
     }
@@ -80,7 +83,7 @@ impl Context {
     /// Ends the last phase and says how everything went. Called once, after the installation.
     pub fn close(&mut self, outcome: &Outcome) {
         let (result, text) = match outcome.failure() {
-            None => (EventResult::Success, "done".to_owned()),
+            None => (EventResult::Success, self.done.to_owned()),
             Some(reason) => (EventResult::Fail, reason),
         };
         if let Some(left) = self.phases.end(early::uptime()) {
@@ -97,6 +100,11 @@ impl Context {
         for trouble in self.reporting.finish(|| self.log.contents(), REPORT_WAIT) {
             self.console.warn(&trouble);
         }
+    }
+
+    /// Tells everybody something about the work of a phase.
+    pub fn note(&mut self, phase: Phase, text: &str) {
+        self.events.emit(&Event { event_type: EventType::Progress, ..Event::start(event_name(phase), text) });
     }
 
     fn emit_finish(&mut self, phase: Phase, result: EventResult, description: &str) {

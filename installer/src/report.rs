@@ -3,16 +3,17 @@
 //! Invariant: an install never waits for a report. Events go into a bounded queue that a thread of its
 //! own empties; when it is full, progress is forgotten first. Only [`Webhook::flush`] waits, and not longer than told.
 
+mod syslog;
+
 use std::collections::VecDeque;
 use std::io;
-use std::net::{ToSocketAddrs as _, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use castiron_engine::config::Config;
-use castiron_engine::config::system::{ReportLevel, ReporterType};
-use castiron_engine::event::{Event, EventResult, EventSink, EventType, Level};
+use castiron_engine::config::system::{ReportLevel, Reporter, ReporterType};
+use castiron_engine::event::{Event, EventSink, EventType, Level};
 use castiron_engine::units::Secret;
 use reqwest::blocking::{Client, RequestBuilder};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -20,6 +21,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::sources::Variables;
+
+pub use syslog::Syslog;
 
 const QUEUE_MAX: usize = 512;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -235,30 +238,39 @@ pub struct Reporting {
     upload: Option<(Client, String)>,
 }
 
+/// Somebody to be told every event, to be added to the stream of them.
+pub type Listener = Box<dyn EventSink + Send>;
+
 impl Reporting {
-    /// Fills the variables in and starts the webhooks. What cannot be done is returned as text, because an
-    /// install does not fail for want of a listener.
+    /// Fills the variables in, starts the webhooks and opens the way to syslog servers. What cannot be done is returned
+    /// as text, because an install does not fail for want of a listener.
     pub fn start(
         config: &Config,
         variables: &Variables,
         client: &Client,
         machine: Option<&str>,
-    ) -> (Self, Vec<String>) {
+    ) -> (Self, Vec<Listener>, Vec<String>) {
         let mut reporting = Self::default();
+        let mut listeners: Vec<Listener> = Vec::new();
         let mut troubles = Vec::new();
         for (name, reporter) in &config.reporting {
-            let endpoint = match (reporter.r#type, &reporter.endpoint) {
-                (ReporterType::Webhook, Some(endpoint)) => endpoint,
-                (ReporterType::Webhook | ReporterType::Print | ReporterType::Syslog | ReporterType::Led, _) => continue,
+            let started = match (reporter.r#type, &reporter.endpoint, &reporter.server) {
+                (ReporterType::Webhook, Some(endpoint), _) => {
+                    let webhook = webhook(reporter, endpoint, variables, client, machine);
+                    reporting.webhooks.extend(webhook.as_ref().ok().cloned());
+                    webhook.map(|webhook| listeners.push(Box::new(webhook)))
+                }
+                (ReporterType::Syslog, _, Some(server)) => {
+                    let syslog = Syslog::new(server, machine.unwrap_or("-"), level(reporter.level));
+                    syslog.map(|syslog| listeners.push(Box::new(syslog))).map_err(|error| with_cause(&error))
+                }
+                // The consoles hear everything; the rest was refused with the config.
+                (ReporterType::Print | ReporterType::Led | ReporterType::Webhook | ReporterType::Syslog, _, _) => {
+                    Ok(())
+                }
             };
-            let started = variables.fill(endpoint).map_err(|error| error.to_string()).and_then(|endpoint| {
-                let level = level(reporter.level);
-                let options = WebhookOptions { endpoint, level, token: None, machine: machine.map(str::to_owned) };
-                Webhook::new(client.clone(), options).map_err(|error| error.to_string())
-            });
-            match started {
-                Ok(webhook) => reporting.webhooks.push(webhook),
-                Err(trouble) => troubles.push(format!("reporting.{}: {trouble}", name.0)),
+            if let Err(trouble) = started {
+                troubles.push(format!("reporting.{}: {trouble}", name.0));
             }
         }
         match config.logs.upload.as_deref().map(|url| variables.fill(url)) {
@@ -266,12 +278,7 @@ impl Reporting {
             Some(Err(error)) => troubles.push(format!("logs.upload: {error}")),
             None => {}
         }
-        (reporting, troubles)
-    }
-
-    /// The sinks, to be added to the stream of events.
-    pub fn sinks(&self) -> Vec<Webhook> {
-        self.webhooks.clone()
+        (reporting, listeners, troubles)
     }
 
     /// Waits for the last events and uploads the log. At most `limit` for each webhook and for the log.
@@ -291,6 +298,26 @@ impl Reporting {
         }
         troubles
     }
+}
+
+fn webhook(
+    reporter: &Reporter,
+    endpoint: &str,
+    variables: &Variables,
+    client: &Client,
+    machine: Option<&str>,
+) -> Result<Webhook, String> {
+    let options = WebhookOptions {
+        endpoint: variables.fill(endpoint).map_err(|error| error.to_string())?,
+        level: level(reporter.level),
+        token: reporter.token.as_ref().map(|token| token.0.clone()),
+        machine: machine.map(str::to_owned),
+    };
+    Webhook::new(client.clone(), options).map_err(|error| with_cause(&error))
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 fn level(written: ReportLevel) -> Level {
@@ -329,53 +356,6 @@ pub fn upload_log(client: &Client, url: &str, log: &[u8], limit: Duration) -> Re
         }
         thread::sleep(pause);
     }
-}
-
-/// Sends events to a syslog server by UDP (RFC 5424, RFC 5426). What gets lost is lost.
-pub struct Syslog {
-    socket: UdpSocket,
-    hostname: String,
-}
-
-const SYSLOG_PORT: u16 = 514;
-/// The facility `local0`.
-const FACILITY: u8 = 16;
-
-impl Syslog {
-    /// `server` is `HOST` or `HOST:PORT`.
-    pub fn new(server: &str, hostname: &str) -> Result<Self, ReportError> {
-        let open = || -> io::Result<UdpSocket> {
-            let with_port = server.to_socket_addrs().or_else(|_| (server, SYSLOG_PORT).to_socket_addrs());
-            let address = with_port?.next().ok_or_else(|| io::Error::other("the name has no address"))?;
-            let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
-            socket.connect(address)?;
-            socket.set_nonblocking(true)?;
-            Ok(socket)
-        };
-        let socket = open().map_err(|source| ReportError::Syslog { server: server.to_owned(), source })?;
-        let hostname: String = hostname.chars().filter(char::is_ascii_graphic).take(255).collect();
-        Ok(Self { socket, hostname: if hostname.is_empty() { "-".to_owned() } else { hostname } })
-    }
-}
-
-impl EventSink for Syslog {
-    fn emit(&mut self, event: &Event) {
-        // Losing a line is better than stopping for one.
-        let _ = self.socket.send(syslog_line(event, &self.hostname).as_bytes());
-    }
-}
-
-fn syslog_line(event: &Event, hostname: &str) -> String {
-    let severity = match (event.level, event.result) {
-        (_, Some(EventResult::Fail)) | (Level::Error, _) => 3,
-        (Level::Warn, _) => 4,
-        (Level::Info, _) => 6,
-        (Level::Debug, _) => 7,
-    };
-    let time = jiff::Timestamp::from_microsecond((event.timestamp * 1e6) as i64);
-    let time = time.map_or_else(|_| "-".to_owned(), |time| format!("{time:.6}"));
-    let text: String = event.description.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    format!("<{}>1 {time} {hostname} castiron - - - {}: {text}", FACILITY * 8 + severity, event.name)
 }
 
 #[cfg(test)]

@@ -233,7 +233,7 @@ fn on_label(request: &SourceRequest, label: &str, path: &str) -> Result<Option<D
     let found = label::read(&request.root, label, Path::new(path), CONFIG_MAX, SIGNATURE_MAX).map_err(failed)?;
     Ok(found.map(|(bytes, signature)| Document {
         name: format!("label:{label}/{path}"),
-        origin: Origin::Foreign,
+        origin: Origin::Medium,
         bytes,
         signature: signature.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
     }))

@@ -9,9 +9,11 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use castiron_engine::config::system::Ntp;
 use castiron_engine::event::{Event, EventSink, EventType, Level};
 use castiron_engine::trust::{ClockEvidence, ClockVerdict, Window};
 use jiff::{SignedDuration, Timestamp};
+use thiserror::Error;
 
 mod sntp;
 
@@ -25,6 +27,11 @@ const OLDEST: &str = "2026-01-01T00:00:00Z";
 const SERVICE_LIFE: SignedDuration = SignedDuration::from_hours(20 * 365 * 24);
 /// Smaller errors are left alone.
 const STEP_MIN: SignedDuration = SignedDuration::from_millis(100);
+
+/// `ntp.required` without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("no time server answered, and `ntp.required` says that one must")]
+pub struct NoTime;
 
 /// The clock that programs read.
 pub trait SystemClock {
@@ -120,6 +127,20 @@ impl Clocks {
             }
             None => tell(events, Level::Warn, format!("no time server answered in {} s", wait.as_secs())),
         }
+    }
+
+    /// Asks the config's servers when no other has answered. An error where the config insists on an answer.
+    pub fn synchronise(
+        &mut self,
+        ntp: &Ntp,
+        reachable: bool,
+        clock: &dyn SystemClock,
+        events: &mut dyn EventSink,
+    ) -> Result<(), NoTime> {
+        if reachable && !self.is_synchronised() && !ntp.servers.is_empty() {
+            self.ask_network(&ntp.servers, ntp.boot_timeout.0, clock, events);
+        }
+        if ntp.required && !self.is_synchronised() { Err(NoTime) } else { Ok(()) }
     }
 
     /// What the sources say now, for `trust::verify`.

@@ -111,6 +111,16 @@ fn a_misread_command_line_installs_nothing_and_ends_by_policy() {
 }
 
 #[test]
+fn a_mode_of_another_version_installs_nothing() {
+    for mode in ["wipe", "ramdisk"] {
+        let (status, text) = Machine::start(&format!("castiron.mode={mode} castiron.on_error=poweroff")).end();
+        assert_eq!(status.signal(), Some(POWERED_OFF), "{text}");
+        assert!(text.contains("NOT INSTALLED: this castiron.mode= is not in this version"), "{text}");
+        assert!(!text.contains("== network"), "{text}");
+    }
+}
+
+#[test]
 fn without_a_shell_it_waits_until_it_is_asked_to_end() {
     for (request, expected) in [
         (libc::SIGINT, REBOOTED),

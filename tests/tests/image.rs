@@ -124,6 +124,25 @@ fn a_killed_build_leaves_nothing_that_clean_does_not_remove() {
 }
 
 #[test]
+fn after_a_failure_each_error_command_has_its_turn() {
+    let (site, config) = site("image-error-commands");
+    let note = site.folder.join("noted");
+    let say = |word: &str| format!("'echo {word} >> {}'", note.display());
+    let text = std::fs::read_to_string(&config).unwrap();
+    let failing = text.replace("in_target: [ ", "in_target: [ [\"false\"], ");
+    assert_ne!(failing, text);
+    let commands = format!("error_commands: [ {}, [\"false\"], {} ]\n", say("one"), say("two"));
+    std::fs::write(&config, failing + &commands).unwrap();
+    let output = build(&config, &site.folder.join("toy.raw")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(std::fs::read_to_string(&note).unwrap_or_default(), "one\ntwo\n", "{said}");
+    let failure = said.find("run the in-target commands failed").unwrap_or_else(|| panic!("{said}"));
+    let commands = said.find("1 of 3 error commands failed").unwrap_or_else(|| panic!("{said}"));
+    assert!(failure < commands, "the failure is told first: {said}");
+}
+
+#[test]
 fn an_interrupt_ends_a_build_within_two_seconds_and_leaves_nothing() {
     let (site, config) = site("image-interrupted");
     let image = site.folder.join("toy.raw");

@@ -8,7 +8,9 @@ use std::fs;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use castiron_engine::event::{Event, EventResult, EventSink};
-use castiron_engine::run::{Journal, OnFailure, run as carry_out};
+use castiron_engine::plan::disk;
+use castiron_engine::run::{Journal, OnFailure, after_failure, run as carry_out};
+use castiron_engine::spec::Spec;
 use castiron_engine::system::{Linux, Toolbox};
 use castiron_engine::units::Bytes;
 
@@ -74,30 +76,45 @@ pub fn run(args: Args) -> Result<(), Report> {
 fn build(args: &Args, format: Format, workspace: &Workspace) -> Result<(), Report> {
     let mut sink: Box<dyn EventSink> = if args.json { Box::new(JsonLines) } else { Box::new(Terminal::default()) };
     let decision = decide::decide(&args.decide, For::Image { size: args.size }, &mut *sink)?;
-    let disks: Vec<_> = decision.spec.graph.disks().map(|(id, _)| id.clone()).collect();
-    let [disk] = &disks[..] else {
+    let toolbox = Toolbox::from_search_path(&std::env::var("PATH").unwrap_or_default());
+    let verbose = args.verbose;
+    let show = move |line: &str| if verbose { eprintln!("  | {line}") } else { tracing::info!("{line}") };
+    let mut system = Linux::new(toolbox, &decision.fetcher, decision.secrets, show);
+    let made = make(args, format, workspace, &decision.spec, &mut system, &mut *sink);
+    made.or_else(|report| {
+        let status = report.show_status();
+        after_failure(&disk::on_failure(&decision.spec), &mut system, &mut *sink);
+        Err(Report::silent(status))
+    })
+}
+
+fn make(
+    args: &Args,
+    format: Format,
+    workspace: &Workspace,
+    spec: &Spec,
+    system: &mut Linux<'_>,
+    sink: &mut dyn EventSink,
+) -> Result<(), Report> {
+    let disks: Vec<_> = spec.graph.disks().map(|(id, _)| id.clone()).collect();
+    let [only] = &disks[..] else {
         return Err(Report::usage(format!("error: the config describes {} disks; an image is one", disks.len())));
     };
     let raw = workspace.path.join("disk.raw");
-    let plan =
-        decide::plan(&decision.spec, &workspace.path.join("target"), BTreeMap::from([(disk.clone(), raw.clone())]))?;
-    let toolbox = Toolbox::from_search_path(&std::env::var("PATH").unwrap_or_default());
-    if let Some(tool) = toolbox.missing(&plan).first() {
+    let plan = decide::plan(spec, &workspace.path.join("target"), BTreeMap::from([(only.clone(), raw.clone())]))?;
+    if let Some(tool) = system.toolbox.missing(&plan).first() {
         let source = tool.source();
         return Err(Report::usage(format!("error: the program {} is missing", source.name))
             .with_hint(format!("Debian has it in the package {}", source.package)));
     }
-    let verbose = args.verbose;
-    let show = move |line: &str| if verbose { eprintln!("  | {line}") } else { tracing::info!("{line}") };
-    let mut system = Linux::new(toolbox, &decision.fetcher, decision.secrets, show);
     let mut journal = Journal::in_file(&workspace.path.join("journal"))?;
-    let outcome = carry_out(&plan, &mut journal, &mut system, &mut *sink, &mut (), OnFailure::Keep);
+    let outcome = carry_out(&plan, &mut journal, system, sink, &mut (), OnFailure::Keep);
     outcome.map_err(|error| {
         let hint = error.cause.hint().map(str::to_owned);
         let report = Report::from(error);
         if let Some(hint) = hint { report.with_hint(hint) } else { report }
     })?;
-    finish(&raw, format, &args.output, workspace, &mut *sink)
+    finish(&raw, format, &args.output, workspace, sink)
 }
 
 /// The image gets its name only when it is complete.

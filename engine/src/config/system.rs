@@ -34,10 +34,13 @@ pub struct MachineMatch {
     pub lldp: Option<Later>,
 }
 
+/// What happens to the machine. An image that `castiron build` makes is no machine: for it nothing here has an effect.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Install {
+    /// `castiron.mode=` on the command line goes before it.
     pub mode: InstallMode,
+    /// `castiron.confirm=auto` on the command line stands for the answer, whoever is to be asked.
     pub confirm: Confirm,
     /// Continue what a power cut interrupted.
     pub resume: bool,
@@ -66,19 +69,28 @@ impl Default for Install {
 pub enum InstallMode {
     #[default]
     Install,
+    /// Show and report the machine and the plan, write nothing, end as after a success.
     Inspect,
+    /// Not in this version.
     Wipe,
+    /// A shell on every console.
     Rescue,
+    /// Go through all steps of the plan without carrying out any.
     Rehearse,
+    /// Not in this version.
     Ramdisk,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Confirm {
+    /// Nobody is asked, unless the config came from a removable medium: then as `console`, because whoever plugs a
+    /// medium in need not be who owns the disks.
     #[default]
     Auto,
+    /// Before the first write the consoles show what is going to be lost and ask for the word `yes`.
     Console,
+    /// Not in this version.
     Remote,
 }
 
@@ -117,9 +129,11 @@ pub struct Proxy {
     pub no_proxy: Vec<String>,
 }
 
+/// Time servers of the installation (SNTP, RFC 4330). `castiron build` asks for no time: there they have no effect.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ntp {
+    /// Asked in turn when no server of the command line or of DHCP has answered.
     pub servers: Vec<String>,
     pub nts: Option<Later>,
     /// How long the start of the installation waits for the time.
@@ -358,18 +372,25 @@ pub struct Reporter {
     pub r#type: ReporterType,
     /// Where a webhook's events are posted; may hold `${mac}`, `${uuid}`, `${serial}`, `${hostname}`.
     pub endpoint: Option<String>,
+    /// Events below are not sent.
     #[serde(default)]
     pub level: ReportLevel,
-    pub server: Option<Later>,
-    pub token: Option<Later>,
+    /// Where a syslog server listens for UDP: `HOST` or `HOST:PORT`, port 514 unless given (RFC 5426).
+    pub server: Option<String>,
+    /// What a webhook shows its server as a bearer token (RFC 6750), over https alone.
+    pub token: Option<SecretText>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReporterType {
+    /// One POST request with curtin's JSON for each event.
     Webhook,
+    /// The consoles, which always show everything.
     Print,
+    /// One datagram for each event (RFC 5424).
     Syslog,
+    /// Not in this version.
     Led,
 }
 

@@ -54,7 +54,13 @@ pub fn plan(spec: &Spec, places: &Places) -> Result<Plan, PlanError> {
     boot::prepare(spec, &places.root, &mut plan)?;
     late_commands(spec, &places.root, &mut plan);
     boot::commit(spec, &places.root, &mut plan)?;
+    plan.on_failure = on_failure(spec);
     Ok(plan)
+}
+
+/// What the config wants done when it cannot be carried out, also where there is no plan.
+pub fn on_failure(spec: &Spec) -> Vec<Effect> {
+    spec.commands.on_error.iter().map(|command| Effect::Exec(host_command(command))).collect()
 }
 
 fn early_commands(spec: &Spec, plan: &mut Plan) {

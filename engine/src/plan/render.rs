@@ -61,6 +61,12 @@ pub fn text(spec: &Spec, plan: &Plan) -> String {
             writeln!(out, "     {}", effect).expect("a string takes everything");
         }
     }
+    if !plan.on_failure.is_empty() {
+        out.push_str("\nafter a failure:\n");
+        for effect in &plan.on_failure {
+            writeln!(out, "     {effect}").expect("a string takes everything");
+        }
+    }
     let tools: Vec<_> = plan.tools().into_iter().map(|tool| tool.source().name).collect();
     let tools = if tools.is_empty() { "none".to_owned() } else { tools.join(" ") };
     writeln!(out, "\ntools: {tools}\nplan:  {}", plan.digest()).expect("a string takes everything");

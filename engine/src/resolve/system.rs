@@ -236,32 +236,67 @@ fn check_locale(context: &mut Context<'_>) {
 
 fn check_reporter(name: &str, reporter: &Reporter, context: &mut Context<'_>) {
     let path = format!("reporting.{name}");
-    match (reporter.r#type, &reporter.endpoint) {
-        (ReporterType::Webhook, Some(endpoint)) => {
-            if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
-                let wrong = Diagnostic::error(
-                    "reporting.endpoint",
-                    format!("`{}` is not an http address", endpoint.escape_debug()),
-                );
-                context.refuse(
-                    &format!("{path}.endpoint"),
-                    wrong.hint("write such as https://cfg.example.org/events/${uuid}"),
-                );
+    match reporter.r#type {
+        ReporterType::Webhook => check_webhook(name, reporter, context),
+        ReporterType::Syslog => match reporter.server.as_deref() {
+            Some(server) if is_server(server) => {}
+            Some(server) => {
+                let wrong = format!("`{}` is not a server", server.escape_debug());
+                let wrong = Diagnostic::error("reporting.server", wrong).hint("write HOST or HOST:PORT");
+                context.refuse(&format!("{path}.server"), wrong);
             }
-        }
-        (ReporterType::Webhook, None) => {
-            let wrong = Diagnostic::error("reporting.endpoint", format!("webhook `{name}` has no `endpoint`"));
-            context.refuse(&path, wrong.hint("write where events are posted"));
-        }
-        (ReporterType::Print, _) => {}
-        (later @ (ReporterType::Syslog | ReporterType::Led), _) => {
-            let message = format!("{} is not in this version of castiron", format!("{later:?}").to_lowercase());
-            context.refuse(
-                &format!("{path}.type"),
-                Diagnostic::error("config.later", message).hint("write webhook or print"),
-            );
+            None => {
+                let wrong = Diagnostic::error("reporting.server", format!("syslog `{name}` has no `server`"));
+                context.refuse(&path, wrong.hint("write where it listens: HOST or HOST:PORT"));
+            }
+        },
+        ReporterType::Print => {}
+        ReporterType::Led => {
+            let wrong = Diagnostic::error("config.later", "led is not in this version of castiron");
+            context.refuse(&format!("{path}.type"), wrong.hint("write webhook, syslog or print"));
         }
     }
+    let own = |kind| reporter.r#type == kind;
+    for (key, given, of) in [
+        ("endpoint", reporter.endpoint.is_some() && !own(ReporterType::Webhook), "webhook"),
+        ("token", reporter.token.is_some() && !own(ReporterType::Webhook), "webhook"),
+        ("server", reporter.server.is_some() && !own(ReporterType::Syslog), "syslog"),
+    ] {
+        if given {
+            let wrong = Diagnostic::error("reporting.unused", format!("only a {of} has `{key}`"));
+            context.refuse(&format!("{path}.{key}"), wrong.hint("leave it out"));
+        }
+    }
+}
+
+fn check_webhook(name: &str, reporter: &Reporter, context: &mut Context<'_>) {
+    let path = format!("reporting.{name}");
+    let Some(endpoint) = &reporter.endpoint else {
+        let wrong = Diagnostic::error("reporting.endpoint", format!("webhook `{name}` has no `endpoint`"));
+        return context.refuse(&path, wrong.hint("write where events are posted"));
+    };
+    let secure = endpoint.starts_with("https://");
+    if !secure && !endpoint.starts_with("http://") {
+        let wrong = format!("`{}` is not an http address", endpoint.escape_debug());
+        let wrong = Diagnostic::error("reporting.endpoint", wrong);
+        context.refuse(&format!("{path}.endpoint"), wrong.hint("write such as https://cfg.example.org/events/${uuid}"));
+    } else if !secure && reporter.token.is_some() {
+        // RFC 6750, 5.3.
+        let wrong = Diagnostic::error("reporting.token", "the token would go over the network for all to read");
+        context.refuse(&format!("{path}.token"), wrong.hint("use an https endpoint, or leave the token out"));
+    }
+    if let Some(token) = &reporter.token
+        && (token.0.expose().is_empty() || !token.0.expose().bytes().all(|byte| byte.is_ascii_graphic()))
+    {
+        let wrong = Diagnostic::error("reporting.token", "the token is empty, or has characters that no token has");
+        context.refuse(&format!("{path}.token"), wrong.hint("ASCII without blanks"));
+    }
+}
+
+/// A name or an address, and a port behind a colon.
+fn is_server(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]%_".contains(c);
+    !text.is_empty() && !text.starts_with(':') && text.chars().all(plain)
 }
 
 /// deb822 stanzas (sources.list(5)): the config's mirrors, else where the packages came from.

@@ -87,3 +87,19 @@ fn a_torn_journal_tells_what_was_held() {
     let held: Vec<_> = Journal::held(&Journal::read(&path).unwrap()).iter().map(ToString::to_string).collect();
     assert_eq!(held, ["unmount /t/boot", "unmount /t"]);
 }
+
+#[test]
+fn after_a_failure_every_command_has_its_turn() {
+    let commands = [1, 2, 3].map(|number| Effect::Exec(crate::plan::Cmd::host(format!("collect-{number}"))));
+    let mut recorder = Recorder::failing_at(1);
+    let mut events: Vec<Event> = Vec::new();
+    after_failure(&commands, &mut recorder, &mut events);
+    let performed: Vec<_> = recorder.performed.iter().map(ToString::to_string).collect();
+    assert_eq!(performed, ["run: collect-1", "run: collect-3"]);
+    let last = events.last().unwrap();
+    assert_eq!((last.description.as_str(), last.result), ("1 of 3 error commands failed", Some(EventResult::Warn)));
+    assert!(events.iter().any(|event| event.level == Level::Warn && event.description == "told to fail here"));
+    events.clear();
+    after_failure(&[], &mut recorder, &mut events);
+    assert!(events.is_empty(), "who wants nothing hears nothing");
+}

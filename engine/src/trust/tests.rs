@@ -142,6 +142,7 @@ fn what_came_with_the_appliance_needs_no_signature_and_any_must_be_said() {
         (Origin::Initramfs, "built into the appliance"),
         (Origin::CommandLine, "given on the kernel command line"),
         (Origin::Foreign, "trust.unsigned"),
+        (Origin::Medium, "trust.unsigned"),
     ] {
         let found = outcome(|document, _| {
             document.signature = None;

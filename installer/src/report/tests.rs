@@ -1,10 +1,11 @@
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::mpsc::{Receiver, channel};
 
-use castiron_engine::event::{Progress, Unit};
+use castiron_engine::event::{EventResult, Progress, Unit};
 use castiron_engine::fetch::install_crypto_provider;
 
+use super::syslog::syslog_line;
 use super::*;
 
 /// A server on the loopback that answers with these statuses in turn (the last one repeats) and
@@ -149,28 +150,48 @@ fn syslog_lines_follow_the_standard() {
         "<131>1 2026-09-21T14:13:20.250000Z node7 castiron - - - install: no space"
     );
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-    Syslog::new(&server.local_addr().unwrap().to_string(), "node7").unwrap().emit(&event);
-    let mut buffer = [0; 200];
+    let mut syslog = Syslog::new(&server.local_addr().unwrap().to_string(), "node7", Level::Warn).unwrap();
+    syslog.emit(&Event::start("install", "too quiet for this server"));
+    syslog.emit(&event);
+    let mut buffer = [0; 4096];
     let length = server.recv(&mut buffer).unwrap();
     assert!(buffer[..length].starts_with(b"<131>1 "));
+    syslog.emit(&Event { description: "ä".repeat(3000), ..event });
+    let length = server.recv(&mut buffer).unwrap();
+    assert!((2047..=2048).contains(&length) && std::str::from_utf8(&buffer[..length]).is_ok());
 }
 
 #[test]
 fn a_config_says_who_is_told() {
     let (events, requests) = server(vec![200]);
+    let syslog = UdpSocket::bind("127.0.0.1:0").unwrap();
     let text = format!(
-        "castiron: 1\nsource: {{ bootstrap: {{ release: trixie }} }}\nreporting:\n  controller: {{ type: webhook, endpoint: \"{events}/${{mac}}\" }}\n  \
-         lost: {{ type: webhook, endpoint: \"{events}/${{serial}}\" }}\nlogs: {{ upload: \"{events}/log\" }}\n"
+        "castiron: 1
+source: {{ bootstrap: {{ release: trixie }} }}
+reporting:
+  controller: {{ type: webhook, endpoint: \"{events}/${{mac}}\", token: s3cret }}
+  lost: {{ type: webhook, endpoint: \"{events}/${{serial}}\" }}
+  lines: {{ type: syslog, server: \"{}\" }}
+logs: {{ upload: \"{events}/log\" }}
+",
+        syslog.local_addr().unwrap()
     );
     let config = castiron_engine::config::parse(text.as_bytes(), "node.yaml").unwrap();
+    assert!(!format!("{config:?}").contains("s3cret"), "a token is never shown");
     let variables = Variables::read(std::path::Path::new("/nonexistent"), "52:54:00:12:34:56".parse().ok(), None);
-    let (reporting, troubles) = Reporting::start(&config, &variables, &client(), Some("node7"));
+    let (reporting, listeners, troubles) = Reporting::start(&config, &variables, &client(), Some("node7"));
     assert_eq!(troubles, ["reporting.lost: this machine has no serial for ${serial}"]);
-    for mut webhook in reporting.sinks() {
-        webhook.emit(&Event::start("install", "x"));
+    for mut listener in listeners {
+        listener.emit(&Event::start("install", "x"));
     }
     assert_eq!(reporting.finish(|| "the log".to_owned(), Duration::from_secs(10)), Vec::<String>::new());
-    assert!(requests.recv().unwrap().starts_with("POST /events/52:54:00:12:34:56 "));
+    let event = requests.recv().unwrap();
+    assert!(event.starts_with("POST /events/52:54:00:12:34:56 "), "{event}");
+    assert!(event.contains("authorization: Bearer s3cret") && event.matches("s3cret").count() == 1, "{event}");
     let upload = requests.recv().unwrap();
     assert!(upload.starts_with("PUT /events/log ") && upload.ends_with("the log"), "{upload}");
+    let mut line = [0; 200];
+    let length = syslog.recv(&mut line).unwrap();
+    let line = String::from_utf8_lossy(&line[..length]).into_owned();
+    assert!(line.starts_with("<134>1 ") && line.ends_with(" node7 castiron - - - install: x"), "{line}");
 }

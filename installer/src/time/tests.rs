@@ -159,3 +159,41 @@ fn silence_leaves_the_clock_alone() {
     );
     assert_eq!(clocks.evidence().network, None);
 }
+
+fn ntp(servers: &[String], required: bool) -> Ntp {
+    let boot_timeout = castiron_engine::config::values::Span(Duration::from_secs(10));
+    Ntp { servers: servers.to_vec(), required, boot_timeout, ..Ntp::default() }
+}
+
+#[test]
+fn the_servers_of_the_config_are_asked_when_no_other_has_answered() {
+    let clock = Fake::at("2026-10-01T00:00:00Z");
+    let (mut clocks, _) = start(&clock);
+    let mut events: Vec<Event> = Vec::new();
+    let first = ntp(&[time_server(seconds("2026-11-01T00:00:00Z"))], true);
+    assert_eq!(clocks.synchronise(&first, true, &clock, &mut events), Ok(()));
+    assert_eq!(clock.date(), "2026-11-01");
+    let second = ntp(&[time_server(seconds("2027-01-01T00:00:00Z"))], true);
+    assert_eq!(clocks.synchronise(&second, true, &clock, &mut events), Ok(()));
+    assert_eq!(clock.date(), "2026-11-01", "one answer is enough");
+}
+
+#[test]
+fn a_config_may_insist_on_the_time() {
+    let clock = Fake::at("2026-10-01T00:00:00Z");
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let nobody = Ntp {
+        boot_timeout: castiron_engine::config::values::Span(Duration::from_millis(300)),
+        ..ntp(&[silent.local_addr().unwrap().to_string()], true)
+    };
+    for (ntp, reachable, expected) in [
+        (nobody.clone(), true, Err(NoTime)),
+        (Ntp { required: false, ..nobody }, true, Ok(())),
+        (ntp(&[time_server(seconds("2026-11-01T00:00:00Z"))], true), false, Err(NoTime)),
+        (ntp(&[], true), true, Err(NoTime)),
+    ] {
+        let (mut clocks, _) = start(&clock);
+        assert_eq!(clocks.synchronise(&ntp, reachable, &clock, &mut Vec::new()), expected);
+        assert_eq!(clock.date(), "2026-10-01");
+    }
+}
