@@ -10,6 +10,8 @@ mod archive;
 mod database;
 mod fleet;
 mod tar;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub use archive::Control;
@@ -328,7 +330,7 @@ fn finish_directories(packages: &[Unpacked], writer: &mut Writer<'_>) -> io::Res
         }
     }
     let mut sorted: Vec<_> = directories.into_iter().collect();
-    sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
+    sorted.sort_by_key(|(path, _)| *path);
     sorted.into_iter().try_for_each(|(path, entry)| writer.finish_directory(path, &entry))
 }
 

@@ -11,6 +11,8 @@ const BLOCK: usize = 512;
 const BUFFER: usize = 256 << 10;
 /// The largest PAX header or long name that is read.
 const EXTENSION_MAX: u64 = 1 << 20;
+/// The largest body: what a file can hold, and with its padding still a number.
+const SIZE_MAX: u64 = i64::MAX as u64 - BLOCK as u64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -79,7 +81,7 @@ impl<R: Read> Reader<R> {
             let mut header = [0; BLOCK];
             self.take(&mut header)?;
             if header.iter().all(|byte| *byte == 0) {
-                return Ok(None);
+                return self.drain().map(|()| None);
             }
             check_sum(&header)?;
             let size = number(&header[124..136])?;
@@ -117,8 +119,14 @@ impl<R: Read> Reader<R> {
             b'6' => Kind::Fifo,
             other => return Err(damaged(&format!("tar entry of unknown type {:?}", other as char))),
         };
-        let small = |range: std::ops::Range<usize>| number(&header[range]).map(|value| value as u32);
+        let small = |range: std::ops::Range<usize>| {
+            number(&header[range])
+                .and_then(|value| u32::try_from(value).map_err(|_| damaged("a number in a tar header")))
+        };
         let size = overrides.size.unwrap_or(size);
+        if size > SIZE_MAX {
+            return Err(damaged("the size in a tar header"));
+        }
         let size = if kind == Kind::File { size } else { 0 };
         let entry = Entry {
             path: overrides.path.unwrap_or_else(|| ustar_path(header)),
@@ -148,6 +156,12 @@ impl<R: Read> Reader<R> {
         self.take(&mut content)?;
         self.skip(size.next_multiple_of(BLOCK as u64) - size)?;
         Ok(content)
+    }
+
+    /// Reads what follows the end mark, so that what unpacks the archive comes to its own end and checksum.
+    fn drain(&mut self) -> io::Result<()> {
+        self.start = self.end;
+        io::copy(&mut self.inner, &mut io::sink()).map(drop)
     }
 
     /// Makes sure that there is something in the buffer.

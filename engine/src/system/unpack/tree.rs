@@ -184,7 +184,12 @@ impl Writer<'_> {
         let (parent, name) = split(path);
         let directory = self.open(parent)?;
         match rustix::fs::mkdirat(directory, name, Mode::from_raw_mode((entry.mode & 0o777 | 0o700) as RawMode)) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Ok(()) => Ok(()),
+            // What a link leads to may still come; anything but a directory is in the way.
+            Err(Errno::EXIST) => match self.tree.open_inside(path) {
+                Ok(_) | Err(Errno::NOENT) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
             Err(error) => Err(error.into()),
         }
     }
