@@ -37,12 +37,12 @@ pub fn convert(raw: &Utf8Path, output: &Utf8Path) -> io::Result<()> {
                 continue;
             }
             target.write_all_at(&buffer, next * CLUSTER)?;
-            l2[index as usize] = next * CLUSTER | COPIED;
+            l2[index as usize] = (next * CLUSTER) | COPIED;
             next += 1;
         }
         if l2.iter().any(|entry| *entry != 0) {
             target.write_all_at(&big_endian(&l2), next * CLUSTER)?;
-            *entry = next * CLUSTER | COPIED;
+            *entry = (next * CLUSTER) | COPIED;
             next += 1;
         }
     }

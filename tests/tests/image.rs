@@ -1,5 +1,7 @@
 //! `castiron build`: one config, an image that boots by BIOS and by UEFI, and nothing left behind however it ends.
 
+#![allow(clippy::disallowed_methods, reason = "the program under test is started as a user starts it")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
