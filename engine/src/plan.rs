@@ -57,7 +57,7 @@ pub struct Step {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// What a person loses when the plan is carried out, one finding a line.
+    /// What a person loses when the plan is carried out, one finding a line, which begins with the disk's name.
     pub losses: Vec<String>,
     pub steps: Vec<Step>,
     /// What is done after a failure, by [`crate::run::after_failure`].

@@ -47,7 +47,8 @@ impl fmt::Display for DiskIdentity {
         let told = [("model", &self.model), ("serial", &self.serial), ("wwn", &self.wwn), ("path", &self.by_path)];
         for (name, value) in told {
             if let Some(value) = value {
-                write!(out, ", {name} {value}")?;
+                // What a drive tells is not for a terminal to obey.
+                write!(out, ", {name} {}", value.escape_debug())?;
             }
         }
         out.write_str(")")

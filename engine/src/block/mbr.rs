@@ -26,8 +26,7 @@ pub enum MbrError {
 
 /// Sector 0 with the boot code of an incomplete disk.
 pub fn sector(table: &Table, sector_size: Bytes) -> Result<Vec<u8>, MbrError> {
-    let signature = table.uuid.as_bytes()[..4].try_into().expect("four bytes");
-    let mut header = MBRHeader::new(signature);
+    let mut header = MBRHeader::new(table.mbr_signature());
     for partition in &table.partitions {
         let entry = match partition.number {
             1 => &mut header.partition_1,

@@ -23,6 +23,13 @@ pub struct Table {
     pub partitions: Vec<Partition>,
 }
 
+impl Table {
+    /// How firmware and kernels know a disk with an MBR.
+    pub fn mbr_signature(&self) -> [u8; 4] {
+        self.uuid.as_bytes()[..4].try_into().expect("four bytes")
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Partition {
     pub node: NodeId,

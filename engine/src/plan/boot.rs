@@ -7,7 +7,7 @@
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::disk::PlanError;
-use super::effect::{BootEntry, CorePlace, GrubConfig};
+use super::effect::{BootEntry, CorePlace, GrubConfig, PartitionSignature};
 use super::provision::file;
 use super::{Cmd, Effect, Plan, StepPhase};
 use crate::block::table::{BIOS_BOOT, ESP};
@@ -73,7 +73,13 @@ struct Boot<'a> {
     table: &'a Table,
     disk_id: &'a NodeId,
     disk: &'a Disk,
-    esp: Option<(&'a Partition, &'a Filesystem, &'a Mount)>,
+    esp: Option<Esp<'a>>,
+}
+
+struct Esp<'a> {
+    table: &'a Table,
+    partition: &'a Partition,
+    mount: &'a Mount,
 }
 
 impl<'a> Boot<'a> {
@@ -97,10 +103,10 @@ impl<'a> Boot<'a> {
             .find(|(id, _)| **id == table.base)
             .ok_or_else(|| PlanError::NoDisk(table.base.clone()))?;
         let esp =
-            spec.graph.partitions().find(|(_, partition)| partition.type_guid == ESP).and_then(|(_, partition)| {
-                let (id, filesystem) = spec.graph.filesystems().find(|(_, fs)| fs.base == partition.node)?;
+            spec.graph.partitions().find(|(_, partition)| partition.type_guid == ESP).and_then(|(table, partition)| {
+                let (id, _) = spec.graph.filesystems().find(|(_, fs)| fs.base == partition.node)?;
                 let mount = spec.graph.mounts().find(|mount| mount.base == *id)?;
-                Some((partition, filesystem, mount))
+                Some(Esp { table, partition, mount })
             });
         Ok(Self { spec, root, filesystem, boot_in_filesystem, table, disk_id, disk, esp })
     }
@@ -177,7 +183,7 @@ pub fn prepare(spec: &Spec, root: &Utf8Path, plan: &mut Plan) -> Result<(), Plan
     }
     if boot.has(Firmware::Uefi) {
         let names = boot.names()?;
-        let Some((_, _, mount)) = boot.esp else {
+        let Some(Esp { mount, .. }) = boot.esp else {
             return Err(PlanError::Boot("UEFI firmware needs a mounted partition of type esp".to_owned()));
         };
         effects.extend(boot.modules(names.efi_target));
@@ -282,16 +288,20 @@ pub fn commit(spec: &Spec, root: &Utf8Path, plan: &mut Plan) -> Result<(), PlanE
             place: boot.core_place()?,
         });
     }
-    if let (Target::Disk(_), Some(label), Some((partition, _, _)), true) =
-        (&boot.disk.target, &spec.boot.efi_label, boot.esp, boot.has(Firmware::Uefi))
+    if let (Target::Disk(_), Some(label), Some(Esp { table, partition, .. }), true) =
+        (&boot.disk.target, &spec.boot.efi_label, &boot.esp, boot.has(Firmware::Uefi))
     {
-        let sector = boot.disk.sector_size.0;
+        // The ESP may lie on another disk than the kernels, with sectors of another size.
+        let sector = super::disk::disk_of(spec, table)?.sector_size.0;
         effects.push(Effect::BootEntry(BootEntry {
             label: label.clone(),
             partition_number: partition.number,
             start_sector: partition.start.0 / sector,
             sectors: partition.length.0 / sector,
-            partition_uuid: partition.uuid,
+            signature: match table.kind {
+                TableKind::Gpt => PartitionSignature::Gpt(partition.uuid),
+                TableKind::Mbr => PartitionSignature::Mbr(table.mbr_signature()),
+            },
             loader: format!("\\EFI\\{}\\{}", spec.boot.vendor, boot.names()?.vendor_file),
         }));
     }

@@ -38,14 +38,15 @@ pub enum PlanError {
 /// Everything that is done, in order. Pure.
 pub fn plan(spec: &Spec, places: &Places) -> Result<Plan, PlanError> {
     let mut plan = Plan::default();
-    plan.losses = spec.graph.disks().flat_map(|(_, disk)| disk.losses.clone()).collect();
+    let losses = |(id, disk): (&NodeId, &Disk)| disk.losses.iter().map(|loss| format!("{id}: {loss}")).collect();
+    plan.losses = spec.graph.disks().flat_map::<Vec<_>, _>(losses).collect();
     early_commands(spec, &mut plan);
     claim(spec, places, &mut plan)?;
     for node in spec.graph.nodes() {
         match &node.kind {
             Kind::Disk(disk) => wipe(&node.id, disk, &mut plan),
             Kind::Table(table) => partition(spec, table, &mut plan)?,
-            Kind::Filesystem(filesystem) => format(&node.id, filesystem, &mut plan),
+            Kind::Filesystem(filesystem) => format(spec, &node.id, filesystem, &mut plan),
             Kind::Swap(swap) => make_swap(spec, swap, &mut plan),
             Kind::Mount(mount) => attach(spec, places, mount, &mut plan),
         }
@@ -94,7 +95,7 @@ fn wipe(id: &NodeId, disk: &Disk, plan: &mut Plan) {
     }
 }
 
-fn disk_of<'a>(spec: &'a Spec, table: &Table) -> Result<&'a Disk, PlanError> {
+pub(super) fn disk_of<'a>(spec: &'a Spec, table: &Table) -> Result<&'a Disk, PlanError> {
     let found = spec.graph.disks().find(|(id, _)| **id == table.base);
     found.map(|(_, disk)| disk).ok_or_else(|| PlanError::NoDisk(table.base.clone()))
 }
@@ -134,21 +135,31 @@ fn partition(spec: &Spec, table: &Table, plan: &mut Plan) -> Result<(), PlanErro
     Ok(())
 }
 
-fn format(id: &NodeId, filesystem: &Filesystem, plan: &mut Plan) {
+fn format(spec: &Spec, id: &NodeId, filesystem: &Filesystem, plan: &mut Plan) {
+    let sector_size = sector_size(spec, filesystem);
     let effect = match filesystem.kind {
-        FsKind::Ext4 => Effect::Exec(mkfs_ext4(filesystem)),
+        FsKind::Ext4 => Effect::Exec(mkfs_ext4(filesystem, sector_size)),
         FsKind::Vfat => Effect::FormatFat {
             node: filesystem.base.clone(),
             label: filesystem.label.clone(),
             volume_id: filesystem.volume_id(),
+            sector_size,
         },
     };
     let title = format!("format {} as {}", filesystem.base, filesystem.kind.name());
     plan.add(StepPhase::Storage, format!("format-{id}"), title, vec![effect]);
 }
 
-/// `hash_seed` and the options keep the bytes the same for the same spec (mke2fs(8)).
-fn mkfs_ext4(filesystem: &Filesystem) -> Cmd {
+/// Of the disk that holds the file system, by way of a partition or without one.
+fn sector_size(spec: &Spec, filesystem: &Filesystem) -> Bytes {
+    let table = spec.graph.partitions().find(|(_, partition)| partition.node == filesystem.base);
+    let disk = table.map_or(&filesystem.base, |(table, _)| &table.base);
+    spec.graph.disks().find(|(id, _)| *id == disk).map_or(Bytes(512), |(_, disk)| disk.sector_size)
+}
+
+/// `hash_seed` and the options keep the bytes the same for the same spec (mke2fs(8)). A small file system gets
+/// blocks of 1 KiB, which no kernel mounts from larger sectors; mke2fs cannot know those of an image.
+fn mkfs_ext4(filesystem: &Filesystem, sector_size: Bytes) -> Cmd {
     let cmd = Cmd::new(Tool::MkfsExt4)
         .args(["-q", "-F", "-t", "ext4"])
         .opt("-U", filesystem.uuid.to_string())
@@ -157,6 +168,8 @@ fn mkfs_ext4(filesystem: &Filesystem) -> Cmd {
         Some(label) => cmd.opt("-L", label),
         None => cmd,
     };
+    let chosen = filesystem.options.iter().any(|option| option.starts_with("-b"));
+    let cmd = if sector_size > Bytes::kib(1) && !chosen { cmd.opt("-b", sector_size.0.to_string()) } else { cmd };
     cmd.args(filesystem.options.iter().map(String::as_str)).node(&filesystem.base)
 }
 

@@ -75,6 +75,8 @@ pub enum Effect {
         node: NodeId,
         label: Option<String>,
         volume_id: u32,
+        /// The logical sector size of the disk: a kernel mounts no FAT that counts in smaller ones.
+        sector_size: Bytes,
     },
     Mount {
         node: NodeId,
@@ -167,16 +169,27 @@ pub struct GrubConfig {
     pub timeout_seconds: u32,
 }
 
-/// A load option (UEFI 2.10, 3.1.3) for a file on a GPT partition.
+/// A load option (UEFI 2.10, 3.1.3) for a file on a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootEntry {
     pub label: String,
     pub partition_number: u32,
+    /// In logical sectors of the disk that has the partition.
     pub start_sector: u64,
     pub sectors: u64,
-    pub partition_uuid: Uuid,
+    pub signature: PartitionSignature,
     /// With backslashes, from the file system's root.
     pub loader: String,
+}
+
+/// How firmware recognises the partition (UEFI 2.10, table 10.49).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PartitionSignature {
+    /// The GUID of the partition itself.
+    Gpt(Uuid),
+    /// The signature of the disk, from byte 440 of its MBR.
+    Mbr([u8; 4]),
 }
 
 /// What takes an effect back.

@@ -88,8 +88,9 @@ impl std::fmt::Display for Effect {
             Self::ScanPartitions { disk, partitions } => {
                 write!(out, "register {} partitions of {disk}", partitions.len())
             }
-            Self::FormatFat { node, volume_id, .. } => {
-                write!(out, "format {node} as vfat ({:04X}-{:04X})", volume_id >> 16, volume_id & 0xffff)
+            Self::FormatFat { node, volume_id, sector_size, .. } => {
+                let (high, low) = (volume_id >> 16, volume_id & 0xffff);
+                write!(out, "format {node} as vfat ({high:04X}-{low:04X}, sectors of {sector_size})")
             }
             Self::Mount { node, at, .. } => write!(out, "mount {node} at {at}"),
             Self::Unmount { at } => write!(out, "unmount {at}"),

@@ -78,8 +78,9 @@ fn firmware(graph: Option<&BlockGraph>, context: &mut Context<'_>) -> Vec<Firmwa
     };
     let board: Vec<Firmware> = context.board.firmware.iter().map(of_board).collect();
     let image = graph.is_some_and(|graph| graph.disks().any(|(_, disk)| disk.target == Target::ImageFile));
+    let bios_can = |kind: &Firmware| *kind != Firmware::Bios || graph.is_none_or(bios_reads_the_disk);
     let wanted = match context.config.boot.firmware {
-        FirmwareChoice::Auto if image => board.clone(),
+        FirmwareChoice::Auto if image => board.iter().copied().filter(bios_can).collect(),
         FirmwareChoice::Auto => vec![context.inventory.firmware],
         FirmwareChoice::Uefi => vec![Firmware::Uefi],
         FirmwareChoice::Bios => vec![Firmware::Bios],
@@ -92,8 +93,20 @@ fn firmware(graph: Option<&BlockGraph>, context: &mut Context<'_>) -> Vec<Firmwa
     wanted
 }
 
+/// A BIOS and the loader's first sector count in 512 bytes; drives with larger sectors are for UEFI alone.
+fn bios_reads_the_disk(graph: &BlockGraph) -> bool {
+    root_table(graph)
+        .and_then(|table| graph.disks().find(|(id, _)| **id == table.base))
+        .is_none_or(|(_, disk)| disk.sector_size == Bytes(512))
+}
+
 /// GRUB's core image lies in a BIOS boot partition of a GPT, or in the gap after an MBR.
 fn check_bios(graph: &BlockGraph, context: &mut Context<'_>) {
+    if !bios_reads_the_disk(graph) {
+        let wrong = Diagnostic::error("boot.bios", "a BIOS cannot start a disk with sectors of 4096 bytes");
+        context.refuse("storage", wrong.hint("start the machine by UEFI, or choose a disk with sectors of 512"));
+        return;
+    }
     let Some(table) = root_table(graph) else {
         let none = Diagnostic::error("boot.bios", "a BIOS cannot start a disk without partitions");
         context.refuse("storage", none.hint("put a partition table on the disk"));

@@ -63,9 +63,9 @@ impl System for Linux<'_> {
             Effect::Wipe { disk, wipe } => disk::wipe(bound(bindings, disk)?, *wipe, progress)?,
             Effect::WriteSectors { node, pieces, .. } => disk::write(bound(bindings, node)?, pieces)?,
             Effect::ClearTable { disk } => disk::clear_table(bound(bindings, disk)?)?,
-            Effect::FormatFat { node, label, volume_id } => {
+            Effect::FormatFat { node, label, volume_id, sector_size } => {
                 let region = bound(bindings, node)?;
-                fat::format(disk::open(region)?, region, label.as_deref(), *volume_id)?;
+                fat::format(disk::open(region)?, region, label.as_deref(), *volume_id, *sector_size)?;
             }
             Effect::Mount { node, kind, at, options } => mount(bound(bindings, node)?, kind.name(), at, options)?,
             Effect::Unmount { at } => unmount(at)?,

@@ -1,16 +1,11 @@
-//! Recorded machines in `tests/replay` still give the choice that was reviewed.
-
-use std::path::Path;
+//! Which disk is chosen, what is lost with it, or why there is none.
 
 use castiron_engine::config::storage;
 use castiron_engine::inventory::{self, Inventory};
 use castiron_engine::resolve::disks;
 use expect_test::{Expect, expect};
 
-fn machine(name: &str) -> Inventory {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/replay").join(name).with_extension("json");
-    inventory::from_recording(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
+use super::{machine, recordings};
 
 /// The disk and what is lost with it, or why there is none.
 fn outcome(inventory: &Inventory, disk: &str) -> String {
@@ -315,28 +310,22 @@ fn firmware_raid_is_not_two_paths() {
 
 #[test]
 fn every_recording_is_read_and_written_the_same() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/replay");
-    let mut count = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-            let read = machine(&name);
-            let written = serde_json::to_string(&read).unwrap();
-            assert_eq!(inventory::from_recording(&written).unwrap(), read, "{name}");
-            // What was recorded is found again by what it says, unless it has a twin.
-            for disk in &read.disks {
-                let twins = read.disks.iter().filter(|other| {
-                    let same_name = |disk: &inventory::Disk| castiron_engine::block::DiskIdentity {
-                        kernel_name: String::new(),
-                        ..disk.identity()
-                    };
-                    same_name(other) == same_name(disk)
-                });
-                assert_eq!(read.find(&disk.identity()).is_ok(), twins.count() == 1, "{name} {}", disk.name);
-            }
-            count += 1;
+    let recordings = recordings();
+    for name in &recordings {
+        let read = machine(name);
+        let written = serde_json::to_string(&read).unwrap();
+        assert_eq!(inventory::from_recording(&written).unwrap(), read, "{name}");
+        // What was recorded is found again by what it says, unless it has a twin.
+        for disk in &read.disks {
+            let twins = read.disks.iter().filter(|other| {
+                let same_name = |disk: &inventory::Disk| castiron_engine::block::DiskIdentity {
+                    kernel_name: String::new(),
+                    ..disk.identity()
+                };
+                same_name(other) == same_name(disk)
+            });
+            assert_eq!(read.find(&disk.identity()).is_ok(), twins.count() == 1, "{name} {}", disk.name);
         }
     }
-    assert!(count >= 13, "only {count} recordings");
+    assert!(recordings.len() >= 13, "only {} recordings", recordings.len());
 }

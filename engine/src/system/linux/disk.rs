@@ -228,3 +228,28 @@ fn forget_partitions(file: &File, disk: &Utf8Path) -> Result<(), EffectError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_called_as_the_kernel_calls_them() {
+        let called = |disk: &str, number| partition_path(Utf8Path::new(disk), number).into_string();
+        assert_eq!(called("/dev/sda", 2), "/dev/sda2");
+        assert_eq!(called("/dev/sdbp", 1), "/dev/sdbp1");
+        assert_eq!(called("/dev/vda", 14), "/dev/vda14");
+        assert_eq!(called("/dev/nvme0n1", 2), "/dev/nvme0n1p2");
+        assert_eq!(called("/dev/mmcblk0", 15), "/dev/mmcblk0p15");
+        assert_eq!(called("/dev/md127", 1), "/dev/md127p1");
+    }
+
+    #[test]
+    fn partitions_of_an_image_are_regions_of_it() {
+        let disk = Region { path: "/srv/disk.raw".into(), offset: Bytes::ZERO, length: Bytes::gib(1) };
+        let place =
+            PartitionPlace { node: NodeId::new("root"), number: 3, start: Bytes::mib(130), length: Bytes::mib(500) };
+        let region = Region { path: disk.path.clone(), offset: place.start, length: place.length };
+        assert_eq!(partitions(&disk, &[place]).unwrap(), [(NodeId::new("root"), region)]);
+    }
+}

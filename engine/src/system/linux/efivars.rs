@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use crate::plan::effect::BootEntry;
+use crate::plan::effect::{BootEntry, PartitionSignature};
 use crate::system::{Context, EffectError};
 
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
@@ -69,8 +69,17 @@ fn load_option(entry: &BootEntry) -> Vec<u8> {
     path.extend(entry.partition_number.to_le_bytes());
     path.extend(entry.start_sector.to_le_bytes());
     path.extend(entry.sectors.to_le_bytes());
-    path.extend(entry.partition_uuid.to_bytes_le());
-    path.extend([0x02, 0x02]); // GPT, signature is a GUID
+    match &entry.signature {
+        PartitionSignature::Gpt(guid) => {
+            path.extend(guid.to_bytes_le());
+            path.extend([2, 2]);
+        }
+        PartitionSignature::Mbr(signature) => {
+            path.extend(signature);
+            path.extend([0; 12]);
+            path.extend([1, 1]);
+        }
+    }
     path.extend([0x04, 0x04]);
     path.extend((4 + loader.len() as u16).to_le_bytes());
     path.extend(loader);
@@ -127,7 +136,7 @@ mod tests {
             partition_number: 2,
             start_sector: 4096,
             sectors: 1 << 20,
-            partition_uuid: uuid::Uuid::from_u128(0x1234),
+            signature: PartitionSignature::Gpt(uuid::Uuid::from_u128(0x1234)),
             loader: "\\EFI\\x\\grubx64.efi".into(),
         }
     }
@@ -148,9 +157,20 @@ mod tests {
 
     #[test]
     fn the_device_path_has_the_lengths_it_states() {
-        let option = load_option(&entry("ab"));
-        let length = u16::from_le_bytes([option[4], option[5]]) as usize;
-        assert_eq!(option.len(), 6 + 6 + length);
-        assert!(option.ends_with(&[0x7f, 0xff, 4, 0]));
+        for signature in [PartitionSignature::Gpt(uuid::Uuid::from_u128(7)), PartitionSignature::Mbr([1, 2, 3, 4])] {
+            let option = load_option(&BootEntry { signature, ..entry("ab") });
+            let length = u16::from_le_bytes([option[4], option[5]]) as usize;
+            assert_eq!(option.len(), 6 + 6 + length);
+            assert!(option.ends_with(&[0x7f, 0xff, 4, 0]));
+            // The node of the partition is 42 bytes long (UEFI 2.10, table 10.49); the path of the file follows.
+            assert_eq!(option[12..16], [4, 1, 42, 0]);
+            assert_eq!(option[12 + 42..][..2], [4, 4]);
+        }
+    }
+
+    #[test]
+    fn a_partition_of_an_mbr_is_known_by_the_signature_of_its_disk() {
+        let option = load_option(&BootEntry { signature: PartitionSignature::Mbr([1, 2, 3, 4]), ..entry("ab") });
+        assert_eq!(option[12 + 24..12 + 42], [&[1, 2, 3, 4][..], &[0; 12], &[1, 1]].concat());
     }
 }

@@ -79,7 +79,15 @@ impl TimeProvider for FixedTime {
 /// Below this a FAT32 would have too few clusters to be one; UEFI firmware reads FAT16 as well.
 const FAT32_MIN: Bytes = Bytes::mib(260);
 
-pub fn format(file: File, region: &Region, label: Option<&str>, volume_id: u32) -> Result<(), EffectError> {
+pub fn format(
+    file: File,
+    region: &Region,
+    label: Option<&str>,
+    volume_id: u32,
+    sector_size: Bytes,
+) -> Result<(), EffectError> {
+    let bytes_per_sector =
+        u16::try_from(sector_size.0).map_err(|_| EffectError::new(format!("FAT has no sectors of {sector_size}")))?;
     let mut name = *b"NO NAME    ";
     if let Some(label) = label {
         name = [b' '; 11];
@@ -87,11 +95,13 @@ pub fn format(file: File, region: &Region, label: Option<&str>, volume_id: u32) 
             *place = byte;
         }
     }
-    let kind = if region.length < FAT32_MIN { FatType::Fat16 } else { FatType::Fat32 };
-    let options = FormatVolumeOptions::new().fat_type(kind).volume_id(volume_id).volume_label(name);
+    let options = FormatVolumeOptions::new().bytes_per_sector(bytes_per_sector);
+    let options = options.volume_id(volume_id).volume_label(name);
+    // Below it is FAT16, or FAT12 where there are too few clusters for that.
+    let options = if region.length < FAT32_MIN { options } else { options.fat_type(FatType::Fat32) };
     let mut window = Window::new(file, region);
     // Stale bytes of the region's start must not survive: readers look for signatures there.
-    window.write_all(&vec![0; 1 << 20]).context("cannot write the file system")?;
+    window.write_all(&vec![0; region.length.0.min(1 << 20) as usize]).context("cannot write the file system")?;
     window.rewind().context("cannot write the file system")?;
     let mut storage = StdIoWrapper::new(window);
     lamfat::format_volume(&mut storage, options).map_err(io::Error::from).context("cannot make a FAT file system")
@@ -133,4 +143,56 @@ fn copy(into: &FatDir<'_>, tree: &Tree, from: &Utf8Path) -> Result<u64, EffectEr
         }
     }
     Ok(copied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn formatted(length: Bytes, sector: u64) -> (File, Region) {
+        let file = tempfile::tempfile().unwrap();
+        let offset = Bytes::mib(1);
+        file.set_len(offset.0 + length.0).unwrap();
+        let region = Region { path: "unused".into(), offset, length };
+        format(file.try_clone().unwrap(), &region, Some("esp"), 0x1234_5678, Bytes(sector)).unwrap();
+        (file, region)
+    }
+
+    /// Every size that `resolve` lets through, on both kinds of sectors; kernels refuse a FAT whose sectors are
+    /// smaller than the drive's.
+    #[test]
+    fn a_fat_counts_in_the_sectors_of_its_disk() {
+        for sector in [512, 4096] {
+            for mib in [1, 2, 3, 4, 5, 8, 16, 17, 32, 64, 128, 256, 259, 260, 300, 512, 1024] {
+                let (file, region) = formatted(Bytes::mib(mib), sector);
+                let mut window = Window::new(file.try_clone().unwrap(), &region);
+                let mut boot = [0; 512];
+                window.read_exact(&mut boot).unwrap();
+                assert_eq!(u64::from(u16::from_le_bytes([boot[11], boot[12]])), sector, "{mib} MiB");
+                let system = FileSystem::new(Window::new(file, &region), FsOptions::new()).unwrap();
+                let expected = match (mib, sector) {
+                    (260.., _) => FatType::Fat32,
+                    (..5, 512) | (..16, 4096) => FatType::Fat12,
+                    _ => FatType::Fat16,
+                };
+                assert_eq!(system.fat_type(), expected, "{mib} MiB, sectors of {sector}");
+                assert_eq!(system.volume_id(), 0x1234_5678);
+                system.root_dir().create_file("a").unwrap().write_all(&[7; 9000]).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_fat_is_filled_with_the_files_of_a_folder() {
+        let (file, region) = formatted(Bytes::mib(128), 4096);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("efi/EFI/BOOT")).unwrap();
+        std::fs::write(folder.path().join("efi/EFI/BOOT/BOOTX64.EFI"), vec![9; 100_000]).unwrap();
+        let tree = Tree::open(Utf8Path::from_path(folder.path()).unwrap()).unwrap();
+        assert_eq!(fill(file.try_clone().unwrap(), &region, &tree, Utf8Path::new("/efi")).unwrap(), 100_000);
+        let system = FileSystem::new(Window::new(file, &region), FsOptions::new()).unwrap();
+        let mut read = Vec::new();
+        system.root_dir().open_file("EFI/BOOT/BOOTX64.EFI").unwrap().read_to_end(&mut read).unwrap();
+        assert_eq!(read, vec![9; 100_000]);
+    }
 }
