@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::appliance::SUITE;
 use crate::host::{Failure, Result, Subject, run, tool};
+use crate::site::storage;
 
 /// The user that the config makes.
 pub const USER: &str = "ops";
@@ -33,20 +34,7 @@ source:
     mirrors:
       - {{ uri: "{url}/debian", suites: [{SUITE}, {SUITE}-updates], components: [main] }}
       - {{ uri: "{url}/debian-security", suites: [{SUITE}-security], components: [main] }}
-storage:
-  layout:
-    - disk: {{ name: system, match: {{ {disk} }} }}
-    - partitioning:
-        base: system
-        label: gpt
-        partitions:
-          - {{ name: bios, type: bios-boot, size: 1MiB }}
-          - {{ name: esp, type: esp, size: 64MiB, esp: {{ mount_point: /boot/efi }} }}
-          - name: root
-            type: root
-            size: 100%
-            mkfs: {{ type: ext4, mount: {{ mount_point: /, fstab: {{ options: defaults, fsck-passno: 1 }} }} }}
-boot:
+{storage}boot:
   kernel_package: linux-image-cloud-amd64
   kernel_arguments: {{ append: [no_timer_check] }}
   console: [ttyS0]
@@ -57,7 +45,8 @@ packages: [openssh-server]
 reporting:
   site: {{ type: webhook, endpoint: "{url}/reports/events" }}
 logs: {{ upload: "{url}/reports/log" }}
-"#
+"#,
+        storage = storage(disk),
     )
 }
 

@@ -57,6 +57,27 @@ pub struct Site {
 pub const EVENTS: &str = "/reports/events";
 pub const LOG: &str = "/reports/log";
 
+/// One disk, the one that `disk` selects, in a shape that starts by BIOS and by UEFI.
+pub fn storage(disk: &str) -> String {
+    format!(
+        "\
+storage:
+  layout:
+    - disk: {{ name: system, match: {{ {disk} }} }}
+    - partitioning:
+        base: system
+        label: gpt
+        partitions:
+          - {{ name: bios, type: bios-boot, size: 1MiB }}
+          - {{ name: esp, type: esp, size: 64MiB, esp: {{ mount_point: /boot/efi }} }}
+          - name: root
+            type: root
+            size: 100%
+            mkfs: {{ type: ext4, mount: {{ mount_point: /, fstab: {{ options: defaults, fsck-passno: 1 }} }} }}
+"
+    )
+}
+
 impl Site {
     /// Serves its folder's `configs` below `/configs` and the toy archive below `/toy`.
     pub fn new(name: &str) -> Result<Self> {
@@ -78,10 +99,25 @@ impl Site {
         Ok(path)
     }
 
-    /// The kernel arguments for a machine that takes the config NAME from `url`, this server as the guest names it.
+    /// A small FAT file system called `label` with everything that is published.
+    pub fn medium(&self, label: &str) -> Result<PathBuf> {
+        let path = self.folder.join(format!("{label}.img"));
+        std::fs::File::create(&path).and_then(|file| file.set_len(16 << 20)).on(path.display())?;
+        host::run(Command::new("mkfs.vfat").args(["-n", label]).arg(&path))?;
+        let configs = std::fs::read_dir(self.folder.join("configs")).on("the configs")?;
+        for entry in configs.flatten() {
+            host::run(Command::new("mcopy").arg("-i").arg(&path).arg(entry.path()).arg("::"))?;
+        }
+        Ok(path)
+    }
+
+    /// The kernel arguments for a machine that takes the config NAME from `url`, this server as the guest names it
+    /// or `label:MEDIUM`.
     pub fn arguments(&self, url: &str, name: &str) -> String {
+        // A medium has its files at the top.
+        let url = if url.starts_with("http") { format!("{url}/configs") } else { url.to_owned() };
         format!(
-            "{KERNEL_ARGUMENTS} castiron.config={url}/configs/{name}.yaml castiron.key={} castiron.on_error=poweroff",
+            "{KERNEL_ARGUMENTS} castiron.config={url}/{name}.yaml castiron.key={} castiron.on_error=poweroff",
             SiteKey::trusted().map_or("", |key| &key.public),
         )
     }
@@ -102,20 +138,7 @@ source:
     mirrors: [{{ uri: "{url}/toy", components: [main] }}]
     keyring: {{ source: "{url}/toy.gpg", verification: {{ hash: {keyring} }} }}
     base_packages: []
-storage:
-  layout:
-    - disk: {{ name: system, match: {{ {disk} }} }}
-    - partitioning:
-        base: system
-        label: gpt
-        partitions:
-          - {{ name: bios, type: bios-boot, size: 1MiB }}
-          - {{ name: esp, type: esp, size: 64MiB, esp: {{ mount_point: /boot/efi }} }}
-          - name: root
-            type: root
-            size: 100%
-            mkfs: {{ type: ext4, mount: {{ mount_point: /, fstab: {{ options: defaults, fsck-passno: 1 }} }} }}
-boot:
+{storage}boot:
   kernel_package: linux-image-toy
   loader_packages: [grub2-common, grub-pc-bin, grub-efi-amd64-bin]
   kernel_arguments: {{ append: [no_timer_check] }}
@@ -130,6 +153,7 @@ reporting:
 logs: {{ upload: "{url}{LOG}" }}
 {packages}"##,
             suite = toy::SUITE,
+            storage = storage(disk),
         ))
     }
 }

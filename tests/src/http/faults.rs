@@ -1,7 +1,6 @@
 //! What goes wrong on purpose, and the outlet through which it does.
 
 use std::io::Write;
-use std::net::TcpStream;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -75,7 +74,7 @@ impl Armed {
 
 /// Bytes on their way out: counts them, and breaks them as the fault says.
 pub struct Outlet<'a> {
-    stream: &'a TcpStream,
+    stream: &'a mut dyn Write,
     fault: Option<Fault>,
     budget: &'a Mutex<Option<u64>>,
     sent: u64,
@@ -83,7 +82,7 @@ pub struct Outlet<'a> {
 }
 
 impl<'a> Outlet<'a> {
-    pub fn new(stream: &'a TcpStream, fault: Option<Fault>, budget: &'a Mutex<Option<u64>>) -> Self {
+    pub fn new(stream: &'a mut dyn Write, fault: Option<Fault>, budget: &'a Mutex<Option<u64>>) -> Self {
         Self { stream, fault, budget, sent: 0, died: false }
     }
 

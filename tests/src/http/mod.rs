@@ -6,14 +6,15 @@
 
 mod faults;
 mod files;
+mod tls;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,8 @@ struct Shared {
     open: Mutex<Vec<TcpStream>>,
     /// Body bytes that may still go out before the server dies.
     budget: Mutex<Option<u64>>,
+    /// Set when the port speaks TLS as well.
+    tls: OnceLock<Arc<rustls::ServerConfig>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -82,6 +85,7 @@ impl Server {
             stopping: AtomicBool::new(false),
             open: Mutex::default(),
             budget: Mutex::default(),
+            tls: OnceLock::new(),
         });
         let mut listeners = vec![v4];
         listeners.extend(TcpListener::bind((Ipv6Addr::LOCALHOST, port))); // a host without IPv6 serves IPv4 alone
@@ -127,6 +131,14 @@ impl Server {
         locked(&self.shared.rules).clear();
         *locked(&self.shared.budget) = None;
         self.shared.dead.store(false, Ordering::SeqCst);
+    }
+
+    /// From now on the same port speaks https too, as 10.0.2.2 and 127.0.0.1. Gives the certificate of the authority
+    /// that vouches for it, as DER.
+    pub fn https(&self) -> Result<Vec<u8>> {
+        let (config, authority) = tls::config()?;
+        self.shared.tls.set(config).map_err(|_| Failure::new("https was asked for twice"))?;
+        Ok(authority)
     }
 
     pub fn is_dead(&self) -> bool {
@@ -209,8 +221,17 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 fn converse(stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(120)))?;
-    let mut reader = BufReader::new(stream);
-    while let Some(request) = wire::read_request(&mut reader)? {
+    match shared.tls.get() {
+        Some(config) if tls::speaks_it(stream)? => {
+            let (reading, mut writing) = tls::accept(stream.try_clone()?, config)?;
+            answer_all(&mut BufReader::new(reading), &mut writing, shared)
+        }
+        _ => answer_all(&mut BufReader::new(stream), &mut &*stream, shared),
+    }
+}
+
+fn answer_all(reader: &mut impl BufRead, writer: &mut impl Write, shared: &Shared) -> std::io::Result<()> {
+    while let Some(request) = wire::read_request(reader)? {
         let at = shared.started.elapsed();
         let fault = locked(&shared.rules).iter_mut().find_map(|rule| rule.strikes(&request.path));
         let response = match fault {
@@ -225,7 +246,7 @@ fn converse(stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
             log.push(Entry { at, method, path, status: response.status, sent: 0, received: request.body.clone() });
             log.len() - 1
         };
-        let mut out = faults::Outlet::new(stream, fault, &shared.budget);
+        let mut out = faults::Outlet::new(writer, fault, &shared.budget);
         let ended = wire::write_response(&mut out, &request, response);
         locked(&shared.log)[number].sent = out.sent();
         if out.died() {

@@ -135,6 +135,14 @@ impl Machine {
         }
     }
 
+    /// One more argument for a kernel that is handed over.
+    pub fn argument(&mut self, argument: &str) {
+        if let Boot::Kernel { arguments, .. } = &mut self.boot {
+            arguments.push(' ');
+            arguments.push_str(argument);
+        }
+    }
+
     pub fn start(self) -> Result<Running> {
         std::fs::create_dir_all(&self.folder).on(self.folder.display())?;
         let slot = running::Slot::take();

@@ -1,11 +1,12 @@
 //! What must work: every way to start the appliance, every firmware, little memory, one family of addresses.
 
+use base64::Engine as _;
 use castiron_tests::appliance::Appliance;
-use castiron_tests::qemu::{Boot, Firmware, Front, Machine, Network};
+use castiron_tests::qemu::{Boot, Disk, Firmware, Front, Machine, Network};
 use castiron_tests::site::Site;
 use castiron_tests::toy;
 
-use crate::support::{TARGET, boots, installed, machine};
+use crate::support::{INSTALL_WITHIN, TARGET, boots, installed, machine};
 
 /// A site with a toy config on the target disk, fetched from `url_of` the server.
 fn site(name: &str, packages: &[&str]) -> Site {
@@ -41,11 +42,13 @@ fn from_ipxe_on_bios_with_512_mib() {
     boots(&site, Firmware::Bios, &[]);
 }
 
-/// On UEFI, with all packages that misbehave, on an NVMe disk.
+/// On UEFI, with all packages that misbehave, on an NVMe disk; the config lies on a medium that is known by its label.
 #[test]
 fn on_uefi_with_packages_that_misbehave() {
     let site = site("uefi", toy::MISCHIEF);
-    let mut machine = machine(&site, &site.server.guest_url(), "toy");
+    let mut machine = machine(&site, "label:SITECONFIG", "toy");
+    let medium = site.medium("SITECONFIG").unwrap();
+    machine.disks.push(Disk::raw(&medium, "STICK"));
     machine.firmware = Firmware::Uefi;
     machine.disks[0] = machine.disks[0].clone().on(Front::Nvme);
     install(&site, machine);
@@ -63,4 +66,25 @@ fn on_a_network_without_ipv4() {
     machine.network = Network::Ipv6Only;
     install(&site, machine);
     boots(&site, Firmware::Bios, &[]);
+}
+
+/// The config comes over https, by an authority that the command line names, to a machine whose clock says 1970.
+/// `on_success: kexec`: the new system starts without another turn through the firmware, where this machine would end.
+#[test]
+fn from_https_with_a_clock_at_1970_and_on_by_kexec() {
+    let site = Site::new("kexec").unwrap();
+    let url = site.server.guest_url();
+    let authority = base64::engine::general_purpose::STANDARD.encode(site.server.https().unwrap());
+    let config = site.toy_config(&url, &format!("serial: {TARGET}"), &[]).unwrap();
+    site.publish("toy", &format!("{config}install: {{ on_success: kexec }}\n"), &[]).unwrap();
+    let mut machine = machine(&site, &url.replace("http://", "https://"), "toy");
+    machine.clock = Some("1970-01-01T00:00:10".to_owned());
+    machine.argument(&format!("castiron.ca={authority}"));
+    let mut running = machine.start().unwrap();
+    if let Err(failure) = running.expect(toy::UP, &["Kernel panic", "rebooting instead"], INSTALL_WITHIN) {
+        panic!("{failure}");
+    }
+    let report = toy::report(&running.console().0);
+    assert_eq!(report.get("hostname").map(String::as_str), Some("toybox"), "{report:?}");
+    assert_eq!(report.get("root").map(String::as_str), Some("ext4"), "{report:?}");
 }
