@@ -7,6 +7,8 @@ use castiron_engine::event::{Event, EventResult, EventType, Level, Progress, Uni
 
 /// Without a terminal a line of progress comes at most this often.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// After this long without any, a line says what is still going on.
+const SILENCE: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Phase {
@@ -17,21 +19,31 @@ pub struct Phase {
     pub result: Option<EventResult>,
 }
 
+/// What has begun and not yet ended.
+struct Open {
+    name: String,
+    description: String,
+    timestamp: f64,
+    seen: Instant,
+}
+
 /// Folds events into lines and phases.
 pub struct Watch {
     started: Instant,
     terminal: bool,
     last_line: Instant,
     seen: usize,
-    open: Vec<(String, f64)>,
+    open: Vec<Open>,
     pub phases: Vec<Phase>,
+    /// How the whole of it ended, once it has.
+    pub end: Option<EventResult>,
 }
 
 impl Default for Watch {
     fn default() -> Self {
         let now = Instant::now();
         let terminal = std::io::stdout().is_terminal();
-        Self { started: now, terminal, last_line: now, seen: 0, open: Vec::new(), phases: Vec::new() }
+        Self { started: now, terminal, last_line: now, seen: 0, open: Vec::new(), phases: Vec::new(), end: None }
     }
 }
 
@@ -42,19 +54,29 @@ impl Watch {
             self.take(event);
         }
         self.seen = events.len();
+        if let Some(open) = self.open.last()
+            && self.last_line.elapsed() >= SILENCE
+        {
+            let text = format!("{}  still: {}, {} s", indent(&open.name), open.description, open.seen.elapsed().as_secs());
+            self.line(&text);
+        }
     }
 
     fn take(&mut self, event: &Event) {
         match event.event_type {
             EventType::Start => {
-                self.open.push((event.name.clone(), event.timestamp));
+                let (name, description) = (event.name.clone(), event.description.clone());
+                self.open.push(Open { name, description, timestamp: event.timestamp, seen: Instant::now() });
                 self.line(&format!("{}{}", indent(&event.name), event.description));
             }
             EventType::Progress => self.progress(&event.description, event.progress),
             EventType::Finish => {
-                if let Some(at) = self.open.iter().rposition(|(name, _)| *name == event.name) {
-                    let (name, begun) = self.open.remove(at);
-                    let seconds = (event.timestamp - begun).max(0.0);
+                if depth(&event.name) == 1 {
+                    self.end = Some(event.result.unwrap_or(EventResult::Success));
+                }
+                if let Some(at) = self.open.iter().rposition(|open| open.name == event.name) {
+                    let Open { name, timestamp, .. } = self.open.remove(at);
+                    let seconds = (event.timestamp - timestamp).max(0.0);
                     let description = event.description.clone();
                     self.phases.push(Phase { name, description, seconds, result: event.result });
                 }
@@ -133,6 +155,7 @@ mod tests {
         watch.update(&all);
         let times: Vec<(&str, f64)> = watch.phases.iter().map(|phase| (&phase.name[..], phase.seconds)).collect();
         assert_eq!(times, [("install/storage", 2.5), ("install", 10.0)]);
+        assert_eq!(watch.end, Some(EventResult::Success));
         assert!(watch.table().contains("install/storage      2.5 s"), "{}", watch.table());
     }
 }

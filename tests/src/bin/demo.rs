@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use castiron_engine::event::EventResult;
 use castiron_tests::appliance::{Appliance, SUITE};
 use castiron_tests::debian;
 use castiron_tests::host::{self, Failure, Result, Subject};
@@ -101,12 +102,10 @@ fn install(running: &mut Running, watch: &mut Watch) -> Result<Duration> {
     loop {
         watch.update(&running.events()?);
         let console = running.console();
-        if let Some(done) = watch.phases.iter().find(|phase| !phase.name.contains('/')) {
-            use castiron_engine::event::EventResult;
-            return match done.result {
-                Some(EventResult::Fail) => Err(Failure(format!("the installation failed\n{}", console.tail()))),
-                _ => Ok(running.uptime()),
-            };
+        match watch.end {
+            Some(EventResult::Fail) => return Err(Failure(format!("the installation failed\n{}", console.tail()))),
+            Some(EventResult::Success | EventResult::Warn) => return Ok(running.uptime()),
+            None => {}
         }
         if running.ended()? {
             return Err(Failure(format!("the machine ended early\n{}", console.tail())));

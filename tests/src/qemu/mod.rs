@@ -169,6 +169,7 @@ impl Machine {
         let errors = self.folder.join("qemu.log");
         let log = std::fs::File::create(&errors).on(errors.display())?;
         command.stdin(Stdio::null()).stdout(log.try_clone().on("qemu.log")?).stderr(log);
+        end_with_us(&mut command);
         let child = command.spawn().on("starting qemu-system-x86_64 (tests/setup.sh installs it)")?;
         Ok(Running::new(self, child, slot))
     }
@@ -292,6 +293,13 @@ impl Machine {
             }
         }
     }
+}
+
+/// The kernel ends the program with the thread that started it, however that ends.
+fn end_with_us(command: &mut Command) {
+    use std::os::unix::process::CommandExt as _;
+    // SAFETY: one system call between fork and exec.
+    unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?)) };
 }
 
 /// A port of the loopback that is free now.

@@ -138,7 +138,11 @@ impl Running {
     /// The events so far; a line that is still being written is left for the next call.
     pub fn events(&self) -> Result<Vec<Event>> {
         let path = self.machine.folder.join("events.jsonl");
-        let text = String::from_utf8_lossy(&std::fs::read(&path).on(path.display())?).into_owned();
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(), // QEMU has not opened it yet
+            bytes => bytes.on(path.display())?,
+        };
+        let text = String::from_utf8_lossy(&bytes);
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         whole.lines().map(|line| serde_json::from_str(line).on(format_args!("event {line:?}"))).collect()
     }
