@@ -31,7 +31,6 @@ use castiron_init::time::{Clocks, KernelClock};
 
 use crate::cmdline::{Boot, Ending, Mode};
 use crate::context::{Context, Stopped};
-use crate::early;
 use crate::finish::{Kexec, Outcome, Wish};
 use crate::phases::Phase;
 
@@ -222,7 +221,7 @@ fn behind_proxy_of(config: &Config, boot: &Boot, root: &Path, fetcher: Fetcher) 
 }
 
 fn kernel_clock(context: &Context) -> KernelClock {
-    KernelClock { may_set: early::is_init() && context.recorded_inventory.is_none() }
+    KernelClock { may_set: context.owns_machine }
 }
 
 /// The config, verified and read; nothing of it is looked at before.

@@ -38,6 +38,8 @@ pub struct Context {
     pub done: &'static str,
     /// A recorded inventory to work with instead of the machine's own; nothing may be changed then.
     pub recorded_inventory: Option<PathBuf>,
+    /// This works for PID 1 of a machine, whose clock it may set.
+    pub owns_machine: bool,
 }
 
 impl Context {
@@ -54,6 +56,7 @@ impl Context {
             reporting: Reporting::default(),
             done: "done",
             recorded_inventory: None,
+            owns_machine: false,
         }
     }
 

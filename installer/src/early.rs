@@ -66,6 +66,13 @@ pub fn is_init() -> bool {
     std::process::id() == 1
 }
 
+/// Whether PID 1 is that of the whole machine and not of a container: only then is the clock ours, which no namespace
+/// holds. The first PID namespace has this inode on every kernel (PROC_PID_INIT_INO in its proc_ns.h).
+pub fn is_whole_machine() -> bool {
+    const FIRST: u64 = 0xEFFF_FFFC;
+    rustix::fs::stat("/proc/self/ns/pid").is_ok_and(|found| found.st_ino == FIRST)
+}
+
 /// Time since the kernel started, suspended time included.
 pub fn uptime() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);

@@ -60,6 +60,7 @@ fn init() {
         Ok(mut reaper) => {
             let ended = reaper.supervise(&console, || {
                 let mut context = Context::new(console.clone(), log.clone(), Phases::new(boot.breaks.clone()));
+                context.owns_machine = early::is_whole_machine();
                 run(&boot, &mut context, |context| prepare(&boot, context, &troubles))
             });
             finish::act(&mut reaper, &console, &boot, &Outcome::from(ended))

@@ -57,7 +57,8 @@ impl Watch {
         if let Some(open) = self.open.last()
             && self.last_line.elapsed() >= SILENCE
         {
-            let text = format!("{}  still: {}, {} s", indent(&open.name), open.description, open.seen.elapsed().as_secs());
+            let text =
+                format!("{}  still: {}, {} s", indent(&open.name), open.description, open.seen.elapsed().as_secs());
             self.line(&text);
         }
     }

@@ -153,8 +153,10 @@ fn retry_after(response: &Response) -> Option<Duration> {
 
 fn request_error(url: &str, source: reqwest::Error, idle: Duration) -> FetchError {
     let url = url.to_owned();
+    let mut refused_certificate = false;
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);
     while let Some(error) = cause {
+        refused_certificate |= matches!(innermost(error).downcast_ref(), Some(rustls::Error::InvalidCertificate(_)));
         if let Some(Downgraded(to)) = error.downcast_ref() {
             return FetchError::Downgrade { url, to: to.clone() };
         }
@@ -162,13 +164,23 @@ fn request_error(url: &str, source: reqwest::Error, idle: Duration) -> FetchErro
     }
     // The URL stands in our own message, and credentials in it must not be printed twice.
     let source = source.without_url();
-    if source.is_connect() {
+    if refused_certificate {
+        FetchError::Certificate { url, source }
+    } else if source.is_connect() {
         FetchError::Connect { url, source }
     } else if source.is_timeout() {
         FetchError::Idle { url, idle }
     } else {
         FetchError::Request { url, source }
     }
+}
+
+/// What I/O errors wrap: they name its source as their own and pass it over.
+fn innermost<'a>(mut error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    while let Some(wrapped) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        error = wrapped;
+    }
+    error
 }
 
 pub(super) fn body_error(url: &str, source: io::Error, idle: Duration) -> FetchError {

@@ -26,6 +26,13 @@ pub enum FetchError {
         #[source]
         source: reqwest::Error,
     },
+    /// RFC 5280, by the system's clock.
+    #[error("{url}: the server's certificate is refused")]
+    Certificate {
+        url: String,
+        #[source]
+        source: reqwest::Error,
+    },
     #[error("{url}: the request failed")]
     Request {
         url: String,
@@ -99,6 +106,7 @@ impl FetchError {
             Self::Client(_) => "fetch.client",
             Self::Status { .. } => "fetch.status",
             Self::Connect { .. } => "fetch.connect",
+            Self::Certificate { .. } => "fetch.certificate",
             Self::Request { .. } | Self::Body { .. } | Self::Broken { .. } => "fetch.transfer",
             Self::Downgrade { .. } => "fetch.downgrade",
             Self::Idle { .. } => "fetch.idle",
@@ -119,6 +127,10 @@ impl FetchError {
             Self::Status { status: 407, .. } => "the proxy wants credentials: http://user:password@proxy:port/",
             Self::Status { .. } => "the server has trouble; try later or another mirror",
             Self::Connect { .. } => "check the network, the name server and the proxy",
+            Self::Certificate { .. } => {
+                "check the server's name, this machine's clock, and that the authority is known here (castiron.ca=, or the \
+                 system's certificates)"
+            }
             Self::Downgrade { .. } => "use the http URL itself if plain text is what you want",
             Self::Mismatch { mismatch, .. } if mismatch.html => {
                 "this is a web page: a captive portal or a proxy answers instead of the server"
@@ -148,6 +160,7 @@ impl FetchError {
             | Self::NoUrl
             | Self::Unsupported { .. }
             | Self::Client(_)
+            | Self::Certificate { .. }
             | Self::Downgrade { .. }
             | Self::TooLong { .. }
             | Self::File { .. }

@@ -1,3 +1,6 @@
+use castiron_engine::fetch::{FetchError, FetchOptions, Fetcher};
+use castiron_engine::units::Bytes;
+
 use super::*;
 
 fn serving(content: &[u8]) -> (Server, tempfile::TempDir, String) {
@@ -79,4 +82,25 @@ fn what_is_posted_is_kept() {
     assert_eq!(&answer, b"HTTP/1.1 200");
     drop(stream);
     assert_eq!(server.posted("/events"), [body.to_vec()]);
+}
+
+#[test]
+fn the_same_port_speaks_https_to_whom_knows_its_authority() {
+    let (server, _folder, url) = serving(b"content");
+    let authority = server.https().unwrap();
+    assert_eq!(get(&url).unwrap().1, b"content");
+    let url = url.replace("http://", "https://");
+    let get = |authorities: Vec<Vec<u8>>| {
+        let options = FetchOptions { extra_ca_pem: authorities, ..FetchOptions::default() };
+        Fetcher::new(&options).unwrap().get_small(&url, Bytes::mib(1))
+    };
+    assert_eq!(get(vec![pem(&authority)]).unwrap(), b"content");
+    let refused = get(Vec::new()).unwrap_err();
+    assert!(matches!(refused, FetchError::Certificate { .. }), "{refused:?}");
+}
+
+fn pem(der: &[u8]) -> Vec<u8> {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n").into_bytes()
 }
