@@ -6,7 +6,7 @@ use castiron_tests::qemu::{Boot, Disk, Firmware, Front, Machine, Network};
 use castiron_tests::site::Site;
 use castiron_tests::toy;
 
-use crate::support::{INSTALL_WITHIN, TARGET, boots, installed, machine};
+use crate::support::{BOOT_WITHIN, INSTALL_WITHIN, TARGET, boots, installed, machine};
 
 /// A site with a toy config on the target disk, fetched from `url_of` the server.
 fn site(name: &str, packages: &[&str]) -> Site {
@@ -17,8 +17,7 @@ fn site(name: &str, packages: &[&str]) -> Site {
 }
 
 fn install(site: &Site, machine: Machine) {
-    let mut running = machine.start().unwrap();
-    installed(site, &mut running);
+    installed(site, &mut machine.start().unwrap());
 }
 
 /// The way of old machines: iPXE in the card's ROM, a script by TFTP, kernel and initramfs by HTTP; 512 MiB.
@@ -51,7 +50,14 @@ fn on_uefi_with_packages_that_misbehave() {
     machine.disks.push(Disk::raw(&medium, "STICK"));
     machine.firmware = Firmware::Uefi;
     machine.disks[0] = machine.disks[0].clone().on(Front::Nvme);
-    install(&site, machine);
+    let mut running = machine.start().unwrap();
+    // Whoever can put a medium in has to say that the disk may go.
+    if let Err(failure) = running.expect("type `yes` and Enter", &["NOT INSTALLED"], BOOT_WITHIN) {
+        panic!("{failure}");
+    }
+    running.type_in("yes\r").unwrap();
+    installed(&site, &mut running);
+    drop(running);
     boots(&site, Firmware::Uefi, &["slow", "trigger", "conffile", "divert", "links", "daemon"]);
 }
 
