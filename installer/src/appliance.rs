@@ -260,7 +260,9 @@ fn find_config(
     if let Proof::Signed { clock, envelope, .. } = verified.proof() {
         clocks.adopt(envelope.window, clock, &kernel_clock(context), &mut context.events);
     }
-    let config = config::parse(&verified.get().bytes, &verified.get().name)?;
+    let mut config = config::parse(&verified.get().bytes, &verified.get().name)?;
+    // The plan keeps a kernel at hand for an ending by kexec, so it has to know of the command line's.
+    config.install.on_success = boot.on_success.map_or(config.install.on_success, written);
     Ok((verified, config))
 }
 
@@ -313,6 +315,17 @@ fn ending(written: Written) -> Ending {
         Written::Kexec => Ending::Kexec,
         Written::Shell => Ending::Shell,
         Written::Wait => Ending::Wait,
+    }
+}
+
+fn written(ending: Ending) -> Written {
+    match ending {
+        Ending::Reboot => Written::Reboot,
+        Ending::PowerOff => Written::Poweroff,
+        Ending::Halt => Written::Halt,
+        Ending::Kexec => Written::Kexec,
+        Ending::Shell => Written::Shell,
+        Ending::Wait => Written::Wait,
     }
 }
 

@@ -75,17 +75,17 @@ fn on_a_network_without_ipv4() {
 }
 
 /// The config comes over https, by an authority that the command line names, to a machine whose clock says 1970.
-/// `on_success: kexec`: the new system starts without another turn through the firmware, where this machine would end.
+/// `castiron.on_success=kexec`: the new system starts without another turn through the firmware, where this machine would end.
 #[test]
 fn from_https_with_a_clock_at_1970_and_on_by_kexec() {
     let site = Site::new("kexec").unwrap();
     let url = site.server.guest_url();
     let authority = base64::engine::general_purpose::STANDARD.encode(site.server.https().unwrap());
     let config = site.toy_config(&url, &format!("serial: {TARGET}"), &[]).unwrap();
-    site.publish("toy", &format!("{config}install: {{ on_success: kexec }}\n"), &[]).unwrap();
+    site.publish("toy", &config, &[]).unwrap();
     let mut machine = machine(&site, &url.replace("http://", "https://"), "toy");
     machine.clock = Some("1970-01-01T00:00:10".to_owned());
-    machine.argument(&format!("castiron.ca={authority}"));
+    machine.argument(&format!("castiron.ca={authority} castiron.on_success=kexec"));
     let mut running = machine.start().unwrap();
     if let Err(failure) = running.expect(toy::UP, &["Kernel panic", "rebooting instead"], INSTALL_WITHIN) {
         panic!("{failure}");
