@@ -18,6 +18,7 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use camino::Utf8Path;
+use castiron_engine::debian::{ArchiveError, Memory};
 use castiron_engine::diagnostic::Diagnostics;
 
 #[derive(clap::Subcommand)]
@@ -61,6 +62,23 @@ pub fn read_input(path: &Utf8Path) -> Result<Vec<u8>, Report> {
     match read {
         Ok(_) => Ok(bytes),
         Err(error) => Err(Report::usage(format!("error: cannot read {path}\n  cause: {error}"))),
+    }
+}
+
+/// Where the dates of archives are kept, so that no mirror can serve an old state as the newest: beside the downloads.
+pub fn memory(cache: Option<&Utf8Path>) -> Option<Memory> {
+    let cache = cache.map(Utf8Path::to_owned).or_else(crate::decide::default_cache);
+    cache.map(|cache| Memory::new(cache.join("releases")))
+}
+
+/// An archive that cannot be used, with the rule that it broke and what helps.
+pub fn archive_report(error: ArchiveError) -> Report {
+    let (rule, hint) = (error.rule(), error.hint());
+    let report = Report::from(error).with_line(format!("rule: {rule}"));
+    let report = hint.into_iter().fold(report, |report, hint| report.with_hint(hint));
+    match rule {
+        "archive.replayed" => report.with_hint("to use the old state knowingly, give --allow-older"),
+        _ => report,
     }
 }
 

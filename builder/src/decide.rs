@@ -8,7 +8,7 @@ use std::path::Path;
 use camino::{Utf8Path, Utf8PathBuf};
 use castiron_engine::catalogue::Catalogue;
 use castiron_engine::config::{self, Config};
-use castiron_engine::debian::{ArchiveError, PackageSet, Source, gather};
+use castiron_engine::debian::{PackageSet, Source, gather};
 use castiron_engine::event::{Event, EventResult, EventSink};
 use castiron_engine::fetch::{FetchOptions, Fetcher, resource};
 use castiron_engine::inventory::{self, Inventory};
@@ -18,8 +18,8 @@ use castiron_engine::resolve::{self, ArchiveDefaults};
 use castiron_engine::spec::{Firmware, Secrets, Spec};
 use castiron_engine::units::Bytes;
 
-use crate::commands::bootstrap::native_architecture;
-use crate::commands::{Report, apt_sources, read_input};
+use crate::commands::bootstrap::{comes_with_packages, native_architecture};
+use crate::commands::{Report, apt_sources, archive_report, memory, read_input};
 
 /// No keyring is longer.
 const KEYRING_MAX: Bytes = Bytes::mib(4);
@@ -38,6 +38,9 @@ pub struct DecideArgs {
     /// Where downloads are kept, by digest
     #[arg(long, value_name = "DIR", env = "CASTIRON_CACHE")]
     pub cache: Option<Utf8PathBuf>,
+    /// Accept an archive that is older than it was seen before
+    #[arg(long)]
+    pub allow_older: bool,
 }
 
 /// What a config is resolved for.
@@ -116,6 +119,9 @@ fn packages(
         keyring,
         now: jiff::Timestamp::now().as_second(),
         date_floor: None,
+        own_keyring: !comes_with_packages(&args.keyring)?,
+        memory: memory(args.cache.as_deref()),
+        allow_older: args.allow_older,
     };
     let request = resolve::archive_request(config, inventory, catalogue, &defaults)
         .map_err(|found| Report::diagnostics(&found))?;
@@ -139,12 +145,6 @@ fn keyring(args: &DecideArgs, config: &Config, fetcher: &Fetcher) -> Result<Vec<
         Report::usage(format!("error: cannot read the keyring {}\n  cause: {error}", args.keyring))
             .with_hint("Debian has it in the package debian-archive-keyring; or give --keyring")
     })
-}
-
-fn archive_report(error: ArchiveError) -> Report {
-    let hint = error.hint();
-    let report = Report::from(error);
-    if let Some(hint) = hint { report.with_hint(hint) } else { report }
 }
 
 /// What serves a config without mirrors: `DIB_DISTRIBUTION_MIRROR`, else the host's own apt sources.

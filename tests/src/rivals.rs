@@ -1,5 +1,6 @@
 //! castiron's bootstrap and the two it is measured against, as commands that make the same system.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -35,4 +36,26 @@ pub fn debootstrap(suite: &str, mirror: &str, root: &Path) -> Command {
     let mut command = Command::new("debootstrap");
     command.args(["--variant=minbase", suite]).arg(root).arg(mirror);
     command
+}
+
+/// The packages that debootstrap would install. It knows no variant `standard`; `important` is its default.
+pub fn debootstrap_names(suite: &str, mirror: &str, variant: &str, root: &Path) -> Result<BTreeSet<String>> {
+    let mut command = Command::new("debootstrap");
+    command.args((variant != "important").then(|| format!("--variant={variant}")));
+    let said = host::run(command.args(["--print-debs", suite]).arg(root).arg(mirror))?;
+    Ok(String::from_utf8_lossy(&said.stdout).split_whitespace().map(str::to_owned).collect())
+}
+
+/// The packages that mmdebstrap would install, without usrmerge as above: no hook runs when it only simulates.
+pub fn mmdebstrap_names(suite: &str, mirror: &str, variant: &str, root: &Path) -> Result<BTreeSet<String>> {
+    let pin = root.with_extension("preferences");
+    std::fs::write(&pin, "Package: usrmerge\nPin: release *\nPin-Priority: -1\n").on(pin.display())?;
+    let mut command = Command::new("mmdebstrap");
+    command.args(["--verbose", "--simulate", "--mode=root"]).arg(format!("--variant={variant}"));
+    command.arg(format!("--aptopt=Dir::Etc::Preferences \"{}\"", pin.display()));
+    let said = host::run(command.arg(suite).arg(root).arg(mirror))?;
+    let text = [said.stdout, said.stderr].concat();
+    let lines = String::from_utf8_lossy(&text).into_owned();
+    let named = lines.lines().filter_map(|line| line.strip_prefix("Inst ")?.split_whitespace().next());
+    Ok(named.map(|name| name.split(':').next().unwrap_or(name).to_owned()).collect())
 }

@@ -114,6 +114,34 @@ fn an_expired_archive_is_refused() {
     assert!(said.contains("Valid-Until") || said.contains("expired"), "{said}");
 }
 
+/// Still valid, and older than what the same cache saw: refused by name, and taken by who says so.
+#[test]
+fn a_replayed_archive_is_refused_unless_it_is_wanted() {
+    let case = Case::new();
+    let copy = case.folder.path().join("copy");
+    let archive = toy::shared().unwrap();
+    run(Command::new("cp").arg("-a").arg(&archive.folder).arg(&copy)).unwrap();
+    let copied = archive.copied_to(&copy);
+    let server = Server::start().unwrap();
+    server.folder("/toy", &copy);
+    let case = Case { server, ..case };
+    let cache = case.folder.path().join("cache");
+    let bootstrap = |more: &[&str]| {
+        let _ = std::fs::remove_dir_all(case.root());
+        run(case.command(&["toy-links"]).arg("--cache").arg(&cache).args(more))
+    };
+    let (now, week) = (SystemTime::now(), Duration::from_secs(7 * 24 * 3600));
+    copied.sign(now, week).unwrap();
+    bootstrap(&[]).unwrap();
+    copied.sign(now - week / 7, week).unwrap();
+    let Err(Failure(said)) = bootstrap(&[]) else { panic!("a replayed archive was accepted") };
+    for words in ["replayed: dated", "InRelease", "rule: archive.replayed", "--allow-older"] {
+        assert!(said.contains(words), "{words:?} is not said:\n{said}");
+    }
+    assert!(!case.root().exists(), "nothing is written for it");
+    bootstrap(&["--allow-older"]).unwrap();
+}
+
 #[test]
 fn a_missing_package_and_a_missing_suite_are_named_with_their_addresses() {
     let case = Case::new();

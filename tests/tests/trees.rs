@@ -2,11 +2,13 @@
 
 #![allow(clippy::disallowed_methods, reason = "the harness starts programs; it is no part of the engine")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use castiron_engine::debian::{ArchiveRequest, Source, gather};
+use castiron_engine::fetch::{FetchOptions, Fetcher};
 use castiron_engine::units::Digest;
 use castiron_tests::http::Server;
 use castiron_tests::{host, proxy, rivals};
@@ -29,7 +31,8 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("/var/lib/dpkg/lock", "made by whoever asked last"),
     ("/var/lib/dpkg/lock-frontend", "made by apt when it runs"),
     ("/var/log", "logs tell times, and mmdebstrap removes them"),
-    ("/etc/apt/sources.list.d", "mmdebstrap's form of sources.list"),
+    ("/etc/apt/sources.list", "the archives stand in sources.list.d, each with the keys that it is signed by"),
+    ("/etc/apt/sources.list.d", "as above"),
 ];
 
 #[derive(Debug, PartialEq, Eq)]
@@ -104,10 +107,46 @@ fn the_tree_is_debootstraps_and_mmdebstraps() {
         assert!(found.is_empty(), "against {name}:\n{}", found.join("\n"));
     }
     let inside = |args: &[&str]| host::tool("chroot", [&[ours.to_str().unwrap()], args].concat()).unwrap();
+    let sources = fs::read_to_string(ours.join("etc/apt/sources.list.d/castiron.sources")).unwrap();
+    assert!(sources.contains("\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"), "{sources}");
     assert_eq!(inside(&["dpkg", "--audit"]), "");
     assert_eq!(inside(&["dpkg", "--verify"]), "");
     inside(&["apt-get", "check"]);
     for root in [ours, debootstrap, mmdebstrap] {
         fs::remove_dir_all(root).unwrap();
+    }
+}
+
+/// By name only, so nothing is unpacked; `standard` is a word of mmdebstrap's alone.
+#[test]
+fn every_variant_takes_the_packages_that_the_others_take() {
+    let suite = rivals::host_suite().unwrap();
+    let server = Server::start().unwrap();
+    proxy::serve(&server, &suite).unwrap();
+    let mirror = format!("{}/debian", server.url());
+    let keyring = fs::read("/usr/share/keyrings/debian-archive-keyring.gpg").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let fetcher = Fetcher::new(&FetchOptions::default()).unwrap();
+    for variant in ["minbase", "buildd", "important", "standard"] {
+        let theirs = match variant {
+            "standard" => rivals::mmdebstrap_names(&suite, &mirror, variant, &folder.path().join(variant)),
+            _ => rivals::debootstrap_names(&suite, &mirror, variant, &folder.path().join(variant)),
+        };
+        let source =
+            Source { mirrors: vec![mirror.clone()], suites: vec![suite.clone()], components: vec!["main".to_owned()] };
+        let request = ArchiveRequest {
+            sources: vec![source],
+            architecture: host::tool("dpkg", ["--print-architecture"]).unwrap().trim().to_owned(),
+            variant: Some(variant.parse().unwrap()),
+            keyring: keyring.clone(),
+            now: jiff::Timestamp::now().as_second(),
+            ..ArchiveRequest::default()
+        };
+        let ours = gather(&request, &fetcher, &|_| ()).unwrap();
+        let ours: BTreeSet<String> = ours.packages.into_iter().map(|package| package.name).collect();
+        let theirs = theirs.unwrap();
+        assert!(theirs.len() > 50, "{variant}: {theirs:?}");
+        let [more, less] = [&ours - &theirs, &theirs - &ours];
+        assert!(more.is_empty() && less.is_empty(), "{variant}: {more:?} more than theirs, {less:?} less");
     }
 }

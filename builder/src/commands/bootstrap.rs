@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use castiron_engine::debian::{ArchiveError, ArchiveRequest, Source, Variant, gather};
+use castiron_engine::catalogue::Catalogue;
+use castiron_engine::debian::{ArchiveRequest, Source, Variant, gather};
 use castiron_engine::event::{Event, EventResult, EventSink};
 use castiron_engine::fetch::{FetchOptions, Fetcher};
 use castiron_engine::system::bootstrap::{BootstrapOptions, BootstrapStats, bootstrap};
 
-use super::{Report, apt_sources};
+use super::{Report, apt_sources, archive_report, memory};
 use crate::terminal::Terminal;
 
 /// Makes a Debian system in a directory.
@@ -52,6 +53,9 @@ pub struct Args {
     /// Accept an archive that is past its date, such as a snapshot
     #[arg(long)]
     ignore_valid_until: bool,
+    /// Accept an archive that is older than it was seen before; --ignore-valid-until implies it
+    #[arg(long)]
+    allow_older: bool,
     /// Write where the time went to this file as JSON
     #[arg(long, value_name = "FILE", hide = true)]
     timings: Option<Utf8PathBuf>,
@@ -79,7 +83,9 @@ pub fn run(args: Args) -> Result<(), Report> {
         .dir
         .canonicalize_utf8()
         .map_err(|error| Report::failure(format!("error: {}\n  cause: {error}", args.dir)))?;
-    let stats = bootstrap(&set, &fetcher, &root, &BootstrapOptions::default(), &mut terminal).map_err(|error| {
+    let apt_sources = Some(set.apt_sources(args.keyring.as_str()));
+    let options = BootstrapOptions { apt_sources, ..BootstrapOptions::default() };
+    let stats = bootstrap(&set, &fetcher, &root, &options, &mut terminal).map_err(|error| {
         let (rule, hint) = (error.rule(), error.hint());
         with_rule(Report::from(error), rule, hint)
     })?;
@@ -87,11 +93,6 @@ pub fn run(args: Args) -> Result<(), Report> {
         write_timings(path, index, &stats)?;
     }
     Ok(())
-}
-
-fn archive_report(error: ArchiveError) -> Report {
-    let (rule, hint) = (error.rule(), error.hint());
-    with_rule(Report::from(error), rule, hint)
 }
 
 fn with_rule(report: Report, rule: &str, hint: Option<String>) -> Report {
@@ -138,8 +139,16 @@ fn request(args: &Args) -> Result<ArchiveRequest, Report> {
         keyring,
         now: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as i64,
         ignore_valid_until: args.ignore_valid_until,
+        memory: memory(args.cache.as_deref()),
+        allow_older: args.allow_older || args.ignore_valid_until,
+        hand_over_keyring: !comes_with_packages(&args.keyring)?,
         ..ArchiveRequest::default()
     })
+}
+
+/// Whether a distribution's own packages bring this keyring.
+pub fn comes_with_packages(keyring: &Utf8Path) -> Result<bool, Report> {
+    Ok(Catalogue::shipped()?.distributions.iter().any(|distribution| distribution.keyring == keyring.as_str()))
 }
 
 /// Nothing is unpacked over anything; an empty file system has its `lost+found`.

@@ -1,6 +1,6 @@
 //! From a request to a [`PackageSet`]: fetch and verify Releases and indices, then resolve.
 //!
-//! Invariant: nothing is written but the fetcher's cache; a target is not even known here, so
+//! Invariant: nothing is written but the fetcher's cache and the memory of what was seen; a target is not even known here, so
 //! whatever is wrong with an archive is refused before any disk is touched.
 
 use std::io::Read;
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::index::{Builder, Index, Package};
+use super::memory::Memory;
 use super::release::{Keyring, Release, ReleaseError, Terms};
 use super::resolver::{self, Choice, ResolveError, Variant, Wanted};
 use super::{Origin, PackageRef, PackageSet};
@@ -48,6 +49,12 @@ pub struct ArchiveRequest {
     /// Releases dated earlier are replays (seconds since 1970).
     pub date_floor: Option<i64>,
     pub ignore_valid_until: bool,
+    /// What earlier runs saw: a Release that is older than that is a replay.
+    pub memory: Option<Memory>,
+    /// Believe a Release although a newer one was seen.
+    pub allow_older: bool,
+    /// The target gets the keyring as a file, because no package brings it.
+    pub hand_over_keyring: bool,
 }
 
 #[derive(Debug, Error)]
@@ -152,6 +159,10 @@ pub fn gather(
         packages,
         requested: resolution.requested.into_iter().collect(),
         merged_usr,
+        apt_keys: match request.hand_over_keyring {
+            true => Some(keyring.armored().map_err(ArchiveError::Keyring)?),
+            false => None,
+        },
     })
 }
 
@@ -195,7 +206,7 @@ impl Suite<'_> {
     fn read(&self) -> Result<(Origin, Vec<Index>), ArchiveError> {
         let first = self.release()?;
         match self.indices(&first.0) {
-            Ok(indices) => Ok((self.origin(first), indices)),
+            Ok(indices) => Ok((self.accept(first), indices)),
             Err(error) => {
                 // The archive may have been updated between the two: then the Release is a new one.
                 let second = self.release()?;
@@ -203,12 +214,18 @@ impl Suite<'_> {
                     return Err(error);
                 }
                 let indices = self.indices(&second.0)?;
-                Ok((self.origin(second), indices))
+                Ok((self.accept(second), indices))
             }
         }
     }
 
-    fn origin(&self, (release, mirror): (Release, usize)) -> Origin {
+    /// The Release served: what it says is remembered.
+    fn accept(&self, (release, mirror): (Release, usize)) -> Origin {
+        if let Some(memory) = &self.request.memory
+            && let Err(error) = memory.remember(&release)
+        {
+            (self.note)(&format!("cannot remember the date of {}: {error}", self.suite));
+        }
         let mut mirrors: Vec<String> =
             self.source.mirrors.iter().map(|mirror| mirror.trim_end_matches('/').to_owned()).collect();
         mirrors[..=mirror].rotate_right(1);
@@ -258,6 +275,9 @@ impl Suite<'_> {
         };
         let checked = release.and_then(|release| {
             release.check_suite(self.suite)?;
+            if let Some(memory) = self.request.memory.as_ref().filter(|_| !self.request.allow_older) {
+                release.check_not_older(memory.newest(&release))?;
+            }
             for architecture in self.architectures() {
                 release.check_architecture(architecture)?;
             }

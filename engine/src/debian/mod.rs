@@ -7,12 +7,14 @@
 pub mod deb822;
 pub mod gather;
 pub mod index;
+pub mod memory;
 pub mod relation;
 pub mod release;
 pub mod resolver;
 pub mod version;
 
 pub use gather::{ArchiveError, ArchiveRequest, Source, gather};
+pub use memory::Memory;
 pub use resolver::Variant;
 
 use serde::{Deserialize, Serialize};
@@ -102,6 +104,20 @@ pub struct PackageSet {
     pub requested: Vec<String>,
     /// Whether `/bin`, `/sbin` and `/lib*` are links into `/usr`.
     pub merged_usr: bool,
+    /// OpenPGP certificates in one armored block that the target's apt shall trust by [`APT_KEYS`]; none where a
+    /// package of the archive brings them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apt_keys: Option<String>,
+}
+
+/// Where the target keeps keys that no package brings (sources.list(5) on `Signed-By`).
+pub const APT_KEYS: &str = "/etc/apt/keyrings/castiron.asc";
+/// Where it keeps the archives.
+pub const APT_SOURCES: &str = "/etc/apt/sources.list.d/castiron.sources";
+
+/// A stanza of sources.list(5) in its deb822 style.
+pub fn apt_source(uri: &str, suites: &str, components: &str, signed_by: &str) -> String {
+    format!("Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: {components}\nSigned-By: {signed_by}\n")
 }
 
 impl PackageSet {
@@ -123,12 +139,13 @@ impl PackageSet {
         self.packages.iter().find(|package| package.name == name)
     }
 
-    /// The lines of a `sources.list` that the set came from.
-    pub fn sources_list(&self) -> String {
-        self.origins
-            .iter()
-            .filter_map(|origin| Some((origin.mirrors.first()?, origin)))
-            .map(|(mirror, origin)| format!("deb {mirror} {} {}\n", origin.suite, origin.components.join(" ")))
-            .collect()
+    /// The archives that the set came from, for the target's apt. `keyring` is where a package brings their keys.
+    pub fn apt_sources(&self, keyring: &str) -> String {
+        let signed_by = if self.apt_keys.is_some() { APT_KEYS } else { keyring };
+        let stanza = |origin: &Origin| {
+            let mirror = origin.mirrors.first()?;
+            Some(apt_source(mirror, &origin.suite, &origin.components.join(" "), signed_by))
+        };
+        self.origins.iter().filter_map(stanza).collect::<Vec<_>>().join("\n")
     }
 }

@@ -15,7 +15,8 @@ use sequoia_openpgp::parse::stream::{
     VerifierBuilder,
 };
 use sequoia_openpgp::policy::StandardPolicy;
-use sequoia_openpgp::{KeyHandle, Result as PgpResult};
+use sequoia_openpgp::serialize::Marshal as _;
+use sequoia_openpgp::{KeyHandle, Result as PgpResult, armor};
 use thiserror::Error;
 
 use super::deb822::Stanza;
@@ -128,6 +129,17 @@ impl Keyring {
         Ok(Self { certs })
     }
 
+    /// All certificates in one armored block, which apt reads from a file that ends in `.asc`.
+    pub fn armored(&self) -> Result<String, ReleaseError> {
+        let failed = |error: String| ReleaseError::Keyring(error);
+        let mut writer = armor::Writer::new(Vec::new(), armor::Kind::PublicKey).map_err(|e| failed(e.to_string()))?;
+        for cert in &self.certs {
+            cert.serialize(&mut writer).map_err(|error| failed(error.to_string()))?;
+        }
+        let bytes = writer.finalize().map_err(|error| failed(error.to_string()))?;
+        String::from_utf8(bytes).map_err(|error| failed(error.to_string()))
+    }
+
     pub fn fingerprints(&self) -> Vec<String> {
         self.certs.iter().map(|cert| cert.fingerprint().to_hex()).collect()
     }
@@ -147,6 +159,9 @@ pub struct Terms {
 /// What a Release file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Release {
+    /// Who publishes the archive, and which of theirs it is.
+    pub origin: String,
+    pub label: String,
     pub suite: String,
     pub codename: String,
     pub version: String,
@@ -224,6 +239,14 @@ impl Release {
         Err(ReleaseError::NoComponent { wanted: wanted.to_owned(), offered: self.components.clone() })
     }
 
+    /// Against what is known to have been published at `floor` (seconds since 1970).
+    pub fn check_not_older(&self, floor: Option<i64>) -> Result<(), ReleaseError> {
+        match floor.filter(|floor| self.date < *floor) {
+            Some(floor) => Err(ReleaseError::Replayed { date: show_date(self.date), floor: show_date(floor) }),
+            None => Ok(()),
+        }
+    }
+
     fn parse(body: &[u8], signed_by: Vec<String>, terms: Terms) -> Result<Self, ReleaseError> {
         let malformed = |what: &str| ReleaseError::Malformed(what.to_owned());
         let text = std::str::from_utf8(body).map_err(|_| malformed("it is not UTF-8"))?.replace('\r', "");
@@ -239,6 +262,8 @@ impl Release {
             None => None,
         };
         let release = Self {
+            origin: get("origin").unwrap_or_default().to_owned(),
+            label: get("label").unwrap_or_default().to_owned(),
             suite: get("suite").unwrap_or_default().to_owned(),
             codename: get("codename").unwrap_or_default().to_owned(),
             version: get("version").unwrap_or_default().to_owned(),
@@ -260,9 +285,7 @@ impl Release {
     }
 
     fn check_time(&self, terms: Terms) -> Result<(), ReleaseError> {
-        if let Some(floor) = terms.floor.filter(|floor| self.date < *floor) {
-            return Err(ReleaseError::Replayed { date: show_date(self.date), floor: show_date(floor) });
-        }
+        self.check_not_older(terms.floor)?;
         if self.date > terms.now + FUTURE_SKEW_SECONDS {
             return Err(ReleaseError::Future { date: show_date(self.date), now: show_date(terms.now) });
         }

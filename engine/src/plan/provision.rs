@@ -6,6 +6,7 @@ use super::cmd::Stdin;
 use super::{Cmd, Effect, Plan, StepPhase};
 use crate::block::Target;
 use crate::block::mount::{fstab_line, swap_line};
+use crate::debian::{APT_KEYS, APT_SOURCES};
 use crate::spec::{CommandSpec, Content, FileSpec, Spec, UserSpec};
 use crate::units::Mode;
 
@@ -35,13 +36,12 @@ fn bootstrap(spec: &Spec, root: &Utf8Path, plan: &mut Plan) {
         let to = format!("/usr/share/zoneinfo/{timezone}");
         effects.push(Effect::Symlink { root: root.to_owned(), path: "/etc/localtime".into(), to });
     }
-    if let Some(sources) = &spec.system.apt_sources {
-        effects.push(Effect::MakeDirectory {
-            root: root.to_owned(),
-            path: "/etc/apt/sources.list.d".into(),
-            mode: Mode(0o755),
-        });
-        effects.push(file(root, "/etc/apt/sources.list.d/castiron.sources", sources.clone()));
+    let apt = [(APT_KEYS, &packages.apt_keys), (APT_SOURCES, &spec.system.apt_sources)];
+    for (path, content) in apt.into_iter().filter_map(|(path, content)| Some((Utf8Path::new(path), content.as_ref()?)))
+    {
+        let folder = path.parent().expect("a file lies in a folder").to_owned();
+        effects.push(Effect::MakeDirectory { root: root.to_owned(), path: folder, mode: Mode(0o755) });
+        effects.push(file(root, path.as_str(), content.clone()));
     }
     if packages.get("initramfs-tools-core").is_some() {
         effects.push(file(root, INITRAMFS_SWITCH, "update_initramfs=no\n".to_owned()));

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::config::source::Variant as WrittenVariant;
 use crate::config::storage::{Layout, Storage};
 use crate::config::system::{FirmwareChoice, Loader};
-use crate::debian::{ArchiveRequest, Source, Variant};
+use crate::debian::{ArchiveRequest, Memory, Source, Variant};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::inventory::Inventory;
 use crate::spec::Firmware;
@@ -25,6 +25,12 @@ pub struct ArchiveDefaults {
     pub now: i64,
     /// Releases dated earlier are replays (seconds since 1970).
     pub date_floor: Option<i64>,
+    /// The keys are others than the distribution's, so that no package brings them to the target.
+    pub own_keyring: bool,
+    /// What earlier runs saw of archives.
+    pub memory: Option<Memory>,
+    /// Believe an older state of an archive than was seen.
+    pub allow_older: bool,
 }
 
 /// The request for everything that the config's system is made of.
@@ -92,6 +98,9 @@ pub fn archive_request(
         now: defaults.now,
         date_floor: defaults.date_floor,
         ignore_valid_until: false,
+        memory: defaults.memory.clone(),
+        allow_older: defaults.allow_older,
+        hand_over_keyring: defaults.own_keyring || bootstrap.keyring.is_some(),
     })
 }
 

@@ -1,16 +1,17 @@
 //! Host name, users, files and settings of the target, and the secrets that they refer to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use base64::Engine as _;
 use camino::Utf8PathBuf;
 
 use super::{Context, machine, network};
 use crate::config::Config;
+use crate::config::source::Mirror;
 use crate::config::system::{Encoding, Reporter, ReporterType, User, WriteFile};
 use crate::config::values::HostName;
 use crate::config::variables;
+use crate::debian;
 use crate::diagnostic::Diagnostic;
 use crate::spec::{Content, FileSpec, SecretRef, Secrets, SystemSpec, UserSpec};
 use crate::units::Mode;
@@ -299,35 +300,23 @@ fn is_server(text: &str) -> bool {
     !text.is_empty() && !text.starts_with(':') && text.chars().all(plain)
 }
 
-/// deb822 stanzas (sources.list(5)): the config's mirrors, else where the packages came from.
+/// The config's mirrors for the target's apt, else where the packages came from.
 fn apt_sources(context: &Context<'_>) -> Option<String> {
-    let signed_by = match &context.bootstrap.keyring {
-        None => format!("Signed-By: {}\n", context.distribution.keyring),
-        // Other keys come with a package of that archive, or with a file of the config.
-        Some(_) => String::new(),
-    };
-    let mut out = String::new();
-    let mut stanza = |uri: &str, suites: &str, components: &str| {
-        if !out.is_empty() {
-            out.push('\n');
-        }
-        let _ = write!(out, "Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: {components}\n{signed_by}");
-    };
-    for mirror in &context.bootstrap.mirrors {
+    let own_keys = context.bootstrap.keyring.is_some() || context.packages.is_some_and(|set| set.apt_keys.is_some());
+    let signed_by = if own_keys { debian::APT_KEYS } else { &context.distribution.keyring };
+    let stanza = |mirror: &Mirror| {
         let suites = match mirror.suites.as_slice() {
             [] => context.bootstrap.release.clone(),
             suites => suites.join(" "),
         };
-        stanza(mirror.target_uri.as_ref().unwrap_or(&mirror.uri), &suites, &mirror.components.join(" "));
-    }
-    if context.bootstrap.mirrors.is_empty() {
-        for origin in context.packages.iter().flat_map(|packages| &packages.origins) {
-            if let Some(mirror) = origin.mirrors.first() {
-                stanza(mirror, &origin.suite, &origin.components.join(" "));
-            }
-        }
-    }
-    (!out.is_empty()).then_some(out)
+        let uri = mirror.target_uri.as_ref().unwrap_or(&mirror.uri);
+        debian::apt_source(uri, &suites, &mirror.components.join(" "), signed_by)
+    };
+    let sources = match context.bootstrap.mirrors.as_slice() {
+        [] => context.packages.map(|packages| packages.apt_sources(signed_by)).unwrap_or_default(),
+        mirrors => mirrors.iter().map(stanza).collect::<Vec<_>>().join("\n"),
+    };
+    (!sources.is_empty()).then_some(sources)
 }
 
 /// Answers to what the packages of keyboard, locale and time zone ask.

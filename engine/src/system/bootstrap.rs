@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::configure::{self, ConfigureError, ConfigureOptions};
 use super::unpack::{self, UnpackError, UnpackOptions, UnpackStats};
-use crate::debian::PackageSet;
+use crate::debian::{APT_KEYS, APT_SOURCES, PackageSet};
 use crate::event::{Event, EventResult, EventSink, Progress, Unit};
 use crate::fetch::Fetcher;
 
@@ -20,8 +20,8 @@ use crate::fetch::Fetcher;
 pub struct BootstrapOptions {
     pub unpack: UnpackOptions,
     pub configure: ConfigureOptions,
-    /// What stands in `/etc/apt/sources.list`; none writes the origins of the set.
-    pub sources_list: Option<String>,
+    /// The archives of the target's apt, deb822 style; none leaves them, and the keys, to the plan.
+    pub apt_sources: Option<String>,
 }
 
 #[derive(Debug, Error)]
@@ -128,18 +128,29 @@ const LINKS: &[(&str, &str)] = &[
     ("/proc/self/fd/2", "dev/stderr"),
 ];
 
+const FSTAB: &str = "# UNCONFIGURED FSTAB FOR BASE SYSTEM\n";
+/// apt reads both files.
+const SOURCES_LIST: &str = "# See sources.list.d/castiron.sources.\n";
+
 /// What every system has and no package brings.
 pub(super) fn first_files(set: &PackageSet, root: &Utf8Path, options: &BootstrapOptions) -> Result<(), BootstrapError> {
     let failed = |path: &str| {
         let path = root.join(path);
         move |source| BootstrapError::Write { path, source }
     };
-    let sources = options.sources_list.clone().unwrap_or_else(|| set.sources_list());
-    for (path, content) in [("etc/fstab", "# UNCONFIGURED FSTAB FOR BASE SYSTEM\n"), ("etc/apt/sources.list", &sources)]
-    {
+    for (path, content) in [("etc/fstab", FSTAB), ("etc/apt/sources.list", SOURCES_LIST)] {
         let place = root.join(path);
         if !place.exists() && place.parent().is_some_and(Utf8Path::is_dir) {
             std::fs::write(&place, content).map_err(failed(path))?;
+        }
+    }
+    // A set without apt has no use for these.
+    if let Some(sources) = options.apt_sources.as_ref().filter(|_| root.join("etc/apt").is_dir()) {
+        for (path, content) in [(APT_SOURCES, Some(sources)), (APT_KEYS, set.apt_keys.as_ref())] {
+            let (Some(content), path) = (content, path.trim_start_matches('/')) else { continue };
+            let place = root.join(path);
+            let folder = place.parent().map_or(Ok(()), std::fs::create_dir_all);
+            folder.and_then(|()| std::fs::write(&place, content)).map_err(failed(path))?;
         }
     }
     // A set without the base brings no /dev.
@@ -170,4 +181,45 @@ pub(super) fn first_files(set: &PackageSet, root: &Utf8Path, options: &Bootstrap
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::debian::Origin;
+
+    #[test]
+    fn apt_of_the_target_knows_its_archive_and_the_keys_of_it() {
+        let origin = Origin {
+            mirrors: vec!["http://a.example.org/debian".to_owned(), "http://b.example.org".to_owned()],
+            suite: "trixie".to_owned(),
+            codename: "trixie".to_owned(),
+            components: vec!["main".to_owned(), "contrib".to_owned()],
+            date: 0,
+            signed_by: Vec::new(),
+        };
+        let mut set = PackageSet { origins: vec![origin.clone(), origin], ..PackageSet::default() };
+        let stanza = |keys| {
+            format!(
+                "Types: deb\nURIs: http://a.example.org/debian\nSuites: trixie\nComponents: main contrib\nSigned-By: {keys}\n"
+            )
+        };
+        for (keys, signed_by) in [(None, "/usr/share/keyrings/x.gpg"), (Some("armored"), APT_KEYS)] {
+            set.apt_keys = keys.map(str::to_owned);
+            let options = BootstrapOptions {
+                apt_sources: Some(set.apt_sources("/usr/share/keyrings/x.gpg")),
+                ..BootstrapOptions::default()
+            };
+            let folder = tempfile::tempdir().unwrap();
+            let root = Utf8Path::from_path(folder.path()).unwrap();
+            first_files(&set, root, &options).unwrap();
+            assert!(root.read_dir().unwrap().next().is_none(), "a system without apt has no use for its files");
+            std::fs::create_dir_all(root.join("etc/apt")).unwrap();
+            first_files(&set, root, &options).unwrap();
+            let read = |path: &str| std::fs::read_to_string(folder.path().join(&path[1..])).ok();
+            assert_eq!(read(APT_SOURCES), Some([stanza(signed_by), stanza(signed_by)].join("\n")));
+            assert_eq!(read(APT_KEYS).as_deref(), keys);
+            assert_eq!(read("/etc/apt/sources.list").as_deref(), Some(SOURCES_LIST));
+        }
+    }
 }

@@ -30,13 +30,12 @@ pub fn packages(
     catalogue: &Catalogue,
     fetcher: &Fetcher,
 ) -> Result<PackageSet, Stop> {
-    let keyring = keyring(config, catalogue, fetcher)?;
     let defaults = ArchiveDefaults {
         sources: default_sources(boot),
-        nearer_mirrors: Vec::new(),
-        keyring,
+        keyring: keyring(config, catalogue, fetcher)?,
+        own_keyring: Path::new("/").join(ARCHIVE_KEYS).exists(),
         now: jiff::Timestamp::now().as_second(),
-        date_floor: None,
+        ..ArchiveDefaults::default()
     };
     let request = resolve::archive_request(config, inventory, catalogue, &defaults)?;
     let console = context.console.clone();

@@ -14,7 +14,7 @@ use castiron_engine::units::Bytes;
 use rayon::prelude::*;
 
 use super::cache::Cache;
-use crate::commands::{Report, apt_sources};
+use crate::commands::{Report, apt_sources, archive_report, memory};
 use crate::terminal::Terminal;
 
 /// Debian's keys on a host that is a Debian.
@@ -41,6 +41,9 @@ pub struct ArchiveArgs {
     /// Accept an archive that is past its date, such as a snapshot.
     #[arg(long)]
     ignore_valid_until: bool,
+    /// Accept an archive that is older than it was seen before; --ignore-valid-until implies it.
+    #[arg(long)]
+    allow_older: bool,
 }
 
 impl ArchiveArgs {
@@ -148,11 +151,7 @@ pub fn overlay(
     let gathered = gather(&request, &fetcher, &|line| tracing::info!("{line}"));
     let ending = if gathered.is_ok() { EventResult::Success } else { EventResult::Fail };
     terminal.emit(&Event::finish("appliance/index", "index", ending));
-    let set = gathered.map_err(|error| {
-        let (rule, hint) = (error.rule(), error.hint());
-        let report = Report::from(error).with_line(format!("rule: {rule}"));
-        hint.into_iter().fold(report, |report, hint| report.with_hint(hint))
-    })?;
+    let set = gathered.map_err(archive_report)?;
     unpack_all(&set, &fetcher, cache, terminal)?;
     let folders =
         set.packages.iter().map(|package| (entry(package), cache.unpacked(package.sha256).into_std_path_buf()));
@@ -182,6 +181,8 @@ fn request(names: &[String], board: &Board, args: &ArchiveArgs) -> Result<Archiv
         keyring,
         now: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_secs() as i64),
         ignore_valid_until: args.ignore_valid_until,
+        memory: memory(None),
+        allow_older: args.allow_older || args.ignore_valid_until,
         ..ArchiveRequest::default()
     })
 }

@@ -214,6 +214,76 @@ fn time_is_respected() {
     soon.gather(|_| ()).unwrap();
 }
 
+/// An old state that is still valid is a replay once a newer one was seen, by whichever mirror.
+#[test]
+fn what_is_older_than_what_was_seen_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = Memory::new(folder.path().join("releases").to_str().unwrap());
+    let with = |request: &mut ArchiveRequest| request.memory = Some(memory.clone());
+    let mut archive = Archive::new();
+    archive.write();
+    let yesterday = archive.release.clone();
+    archive.gather(with).unwrap();
+    archive.gather(with).unwrap();
+
+    archive.release = yesterday.replace(&date(NOW - DAY), &date(NOW - DAY / 2));
+    archive.write();
+    // What is not believed is not remembered.
+    flip(&archive.suite().join("main/binary-amd64/Packages"), "toy");
+    assert_eq!(archive.refused(with), "fetch.digest");
+    archive.release.clone_from(&yesterday);
+    archive.write();
+    archive.gather(with).unwrap();
+
+    archive.release = yesterday.replace(&date(NOW - DAY), &date(NOW - DAY / 2));
+    archive.write();
+    archive.gather(with).unwrap();
+    archive.release = yesterday;
+    archive.write();
+    let error = archive.gather(with).unwrap_err();
+    assert_eq!(error.rule(), "archive.replayed");
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("2026-11-"), "{error:?}");
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::rename(archive.dir.path().join("dists"), elsewhere.path().join("dists")).unwrap();
+    let mirror = format!("file://{}", elsewhere.path().display());
+    let from_elsewhere = |request: &mut ArchiveRequest| {
+        with(request);
+        request.sources[0].mirrors = vec![mirror.clone()];
+    };
+    assert_eq!(archive.refused(from_elsewhere), "archive.replayed", "another mirror of the same archive");
+
+    // Who says so gets it, and the newest is still remembered.
+    let knowingly = |request: &mut ArchiveRequest| {
+        from_elsewhere(request);
+        request.allow_older = true;
+    };
+    archive.gather(knowingly).unwrap();
+    assert_eq!(archive.refused(from_elsewhere), "archive.replayed");
+    // An archive of the same names that others sign is another one.
+    let other = Archive::new();
+    other.write();
+    other.gather(with).unwrap();
+}
+
+#[test]
+fn a_keyring_of_its_own_goes_with_the_packages() {
+    let archive = Archive::new();
+    archive.write();
+    assert_eq!(archive.gather(|_| ()).unwrap().apt_keys, None);
+    let other = key("other");
+    let keyring = [other.armored().to_vec().unwrap(), archive.cert.armored().to_vec().unwrap()].concat();
+    let set = archive.gather(|request| (request.keyring, request.hand_over_keyring) = (keyring, true)).unwrap();
+    let keys = set.apt_keys.as_deref().unwrap();
+    assert_eq!(keys.matches("BEGIN PGP PUBLIC KEY BLOCK").count(), 1, "apt reads the first block only");
+    let names = Keyring::parse(keys.as_bytes()).unwrap().fingerprints();
+    assert_eq!(names, [&other, &archive.cert].map(|cert| cert.fingerprint().to_hex()));
+    let mirror = format!("file://{}", archive.dir.path().display());
+    assert_eq!(
+        set.apt_sources("/usr/share/keyrings/x.gpg"),
+        format!("Types: deb\nURIs: {mirror}\nSuites: iron\nComponents: main\nSigned-By: {}\n", super::super::APT_KEYS)
+    );
+}
+
 #[test]
 fn keys_are_named() {
     let archive = Archive::new();

@@ -13,9 +13,6 @@ use crate::system::configure::{ConfigureOptions, configure};
 use crate::system::unpack::{UnpackOptions, unpack};
 use crate::system::{Context, EffectError};
 
-/// apt reads both; the plan writes the other one.
-const SOURCES_LIST: &str = "# See sources.list.d/castiron.sources.\n";
-
 impl Linux<'_> {
     pub(super) fn unpack(
         &mut self,
@@ -37,12 +34,8 @@ impl Linux<'_> {
             stats.downloaded,
             stats.elapsed.as_secs_f64()
         ));
-        first_files(
-            packages,
-            root,
-            &BootstrapOptions { sources_list: Some(SOURCES_LIST.to_owned()), ..Default::default() },
-        )
-        .context("cannot write the target's first files")?;
+        // The plan itself writes apt's sources.
+        first_files(packages, root, &BootstrapOptions::default()).context("cannot write the target's first files")?;
         self.unpacked = unpacked;
         Ok(())
     }
