@@ -81,10 +81,10 @@ fn build(args: &Args, format: Format, workspace: &Workspace) -> Result<(), Repor
     let show = move |line: &str| if verbose { eprintln!("  | {line}") } else { tracing::info!("{line}") };
     let mut system = Linux::new(toolbox, &decision.fetcher, decision.secrets, show);
     let made = make(args, format, workspace, &decision.spec, &mut system, &mut *sink);
-    made.or_else(|report| {
+    made.map_err(|report| {
         let status = report.show_status();
         after_failure(&disk::on_failure(&decision.spec), &mut system, &mut *sink);
-        Err(Report::silent(status))
+        Report::silent(status)
     })
 }
 

@@ -204,8 +204,8 @@ mod tests {
 
     fn ntp(time: &str) -> u64 {
         let time = at(time);
-        (((time.as_second() + NTP_TO_UNIX) as u64) & 0xffff_ffff) << 32
-            | ((time.subsec_nanosecond() as u64) << 32) / 1_000_000_000
+        ((((time.as_second() + NTP_TO_UNIX) as u64) & 0xffff_ffff) << 32)
+            | (((time.subsec_nanosecond() as u64) << 32) / 1_000_000_000)
     }
 
     fn answer(time: &str) -> [u8; LENGTH] {
