@@ -15,6 +15,8 @@ mod sysfs;
 mod tests;
 mod udev;
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 pub use disk::{Disk, FindError, Holder, HolderKind, Partition, Signature, Transport, find};
@@ -45,6 +47,25 @@ pub struct Inventory {
 }
 
 impl Inventory {
+    /// The machine for people, a line each: itself, its network cards, its disks.
+    pub fn lines(&self) -> Vec<String> {
+        let Dmi { vendor, product, serial, uuid, asset_tag } = &self.dmi;
+        let named = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("{name} {value}"));
+        let made = [vendor, product].map(|text| text.as_deref().unwrap_or_default()).join(" ").trim().to_owned();
+        let firmware = match self.firmware {
+            Firmware::Bios => "BIOS",
+            Firmware::Uefi => "UEFI",
+        };
+        let ids = [named("serial", serial), named("uuid", uuid), named("asset tag", asset_tag)];
+        let tree = self.device_tree.iter().flat_map(|tree| [tree.model.clone(), named("serial", &tree.serial)]);
+        let words = (!made.is_empty()).then_some(made).into_iter().chain(ids.into_iter().chain(tree).flatten());
+        let words = words.chain([format!("{} of memory", self.memory), self.architecture.clone(), firmware.to_owned()]);
+        let machine = format!("machine: {}", words.collect::<Vec<_>>().join(", "));
+        let nics = self.nics.iter().map(|nic| format!("network card: {nic}"));
+        let disks = self.disks.iter().map(|disk| format!("disk: {disk}"));
+        [machine].into_iter().chain(nics).chain(disks).collect()
+    }
+
     /// The one disk that has every value of the identity; its kernel name may have changed.
     pub fn find(&self, identity: &DiskIdentity) -> Result<&Disk, FindError> {
         find(&self.disks, identity)
@@ -84,4 +105,19 @@ pub struct Nic {
     pub carrier: Option<bool>,
     /// Mbit/s.
     pub speed_mbits: Option<u32>,
+}
+
+impl fmt::Display for Nic {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.name)?;
+        for word in [&self.mac, &self.driver].into_iter().flatten() {
+            write!(out, " {word}")?;
+        }
+        match (self.carrier, self.speed_mbits) {
+            (Some(true), Some(speed)) => write!(out, " {speed} Mbit/s"),
+            (Some(true), None) => out.write_str(" up"),
+            (Some(false), _) => out.write_str(" no carrier"),
+            (None, _) => out.write_str(" down"),
+        }
+    }
 }

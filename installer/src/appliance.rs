@@ -340,8 +340,8 @@ fn decide(
     context.enter(Phase::Inventory)?;
     context.devices.settle(Duration::from_secs(3));
     let inventory = read_inventory(context)?;
-    for disk in &inventory.disks {
-        context.note(Phase::Inventory, &format!("disk: {disk}"));
+    for line in inventory.lines() {
+        context.note(Phase::Inventory, &line);
     }
     context.enter(Phase::Plan)?;
     let catalogue = Catalogue::shipped().map_err(|error| Stop::failed(&error, None))?;

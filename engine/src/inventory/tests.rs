@@ -229,3 +229,29 @@ fn without_sysfs_nothing_is_claimed_and_with_it_there_may_be_no_disk() {
     let inventory = machine.read();
     assert_eq!((inventory.firmware, inventory.disks.len(), inventory.nics.len()), (Firmware::Bios, 0, 0));
 }
+
+#[test]
+fn a_machine_is_told_in_lines() {
+    let nic = |carrier, speed_mbits| Nic {
+        name: "eth0".to_owned(),
+        mac: Some("52:54:00:12:34:56".to_owned()),
+        driver: Some("igb".to_owned()),
+        carrier,
+        speed_mbits,
+    };
+    let machine = Inventory {
+        firmware: Firmware::Uefi,
+        architecture: "amd64".to_owned(),
+        dmi: Dmi { vendor: Some("Toy".to_owned()), serial: Some("SN7".to_owned()), ..Dmi::default() },
+        device_tree: None,
+        memory: Bytes::gib(2),
+        nics: vec![nic(Some(true), Some(1000)), nic(Some(false), None), nic(None, None)],
+        disks: Vec::new(),
+    };
+    expect_test::expect![[r#"
+        machine: Toy, serial SN7, 2 GiB of memory, amd64, UEFI
+        network card: eth0 52:54:00:12:34:56 igb 1000 Mbit/s
+        network card: eth0 52:54:00:12:34:56 igb no carrier
+        network card: eth0 52:54:00:12:34:56 igb down"#]]
+    .assert_eq(&machine.lines().join("\n"));
+}

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use castiron_tests::appliance::Appliance;
 use castiron_tests::qemu::{Boot, Disk, Firmware, Front, Machine, Network};
-use castiron_tests::site::Site;
+use castiron_tests::site::{LOG, Site};
 use castiron_tests::toy;
 
 use crate::support::{BOOT_WITHIN, INSTALL_WITHIN, TARGET, boots, installed, machine};
@@ -55,9 +55,15 @@ fn on_uefi_with_packages_that_misbehave() {
     if let Err(failure) = running.expect("type `yes` and Enter", &["NOT INSTALLED"], BOOT_WITHIN) {
         panic!("{failure}");
     }
+    assert_eq!(running.writes(TARGET).unwrap().changes(), 0, "written to before the word");
     running.type_in("yes\r").unwrap();
     installed(&site, &mut running);
     drop(running);
+    let logs = site.server.posted(LOG);
+    let log = logs.last().map(|log| String::from_utf8_lossy(log).into_owned()).unwrap_or_default();
+    assert!(log.contains("the config came from a removable medium"), "{log}");
+    assert!(log.contains("firmware boot entry") && !log.contains("no boot entry is written"), "{log}");
+    assert!(!log.contains("cannot mount"), "{log}");
     boots(&site, Firmware::Uefi, &["slow", "trigger", "conffile", "divert", "links", "daemon"]);
 }
 

@@ -4,6 +4,7 @@
 //! and the toy archive are made once.
 
 mod debian;
+mod inspections;
 mod installs;
 mod refusals;
 mod stops;
