@@ -71,7 +71,7 @@ pub fn run(args: Args) -> Result<(), Report> {
     let own = OwnFiles::read(&args)?;
     let cache = Cache::open(args.cache.as_deref())?;
 
-    let overlay = packages::overlay(&wanted(&args, &board), &board, &args.archive, &cache, &mut terminal)?;
+    let (overlay, releases) = packages::overlay(&wanted(&args, &board), &board, &args.archive, &cache, &mut terminal)?;
     let date = source_date_epoch()?.unwrap_or_else(|| overlay.newest());
     let programs: Vec<Program> = Tool::ALL.iter().map(|tool| program(*tool)).collect();
     let sources = args.archive.sources_list()?;
@@ -86,6 +86,7 @@ pub fn run(args: Args) -> Result<(), Report> {
             config: own.config.as_deref(),
             sources: Some(&sources),
             archive_keys: own.archive_keys.as_deref(),
+            releases: &releases,
             date,
         },
         cmdline: &args.cmdline,

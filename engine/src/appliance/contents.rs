@@ -199,12 +199,17 @@ pub struct Own<'a> {
     pub sources: Option<&'a str>,
     /// OpenPGP keys of that archive, where they are not the distribution's own.
     pub archive_keys: Option<&'a [u8]>,
+    /// The dates of the archives as they were when this was built, as `debian::Memory` keeps them: file name and content.
+    pub releases: &'a [(String, Vec<u8>)],
     /// Seconds since 1970; the clock of the machine is at least this.
     pub date: i64,
 }
 
 /// Where the appliance looks for the archive's keys before it looks where the distribution keeps them; below the root.
 pub const ARCHIVE_KEYS: &str = "etc/castiron/archive-keys.gpg";
+
+/// Where the appliance keeps the dates of archives (`debian::Memory`); below the root.
+pub const RELEASES: &str = "etc/castiron/releases";
 
 /// Folders that mounts and programs expect.
 const FOLDERS: &[(&str, u32)] = &[
@@ -324,6 +329,10 @@ pub fn own(overlay: &Overlay, board: &Board, own: &Own) -> Result<Layer, Content
     archive.folder("etc/castiron/trusted-keys", 0o755);
     for (name, key) in own.trusted_keys {
         archive.file(&format!("etc/castiron/trusted-keys/{name}"), 0o644, key.as_slice());
+    }
+    archive.folder(RELEASES, 0o755);
+    for (name, date) in own.releases {
+        archive.file(&format!("{RELEASES}/{name}"), 0o644, date.as_slice());
     }
     for (name, authority) in own.authorities {
         archive.file(&format!("etc/castiron/ca/{name}"), 0o644, authority.as_slice());

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use castiron_engine::appliance::contents::ARCHIVE_KEYS;
+use camino::Utf8Path;
+use castiron_engine::appliance::contents::{ARCHIVE_KEYS, RELEASES};
 use castiron_engine::catalogue::Catalogue;
 use castiron_engine::config::Config;
 use castiron_engine::debian::gather::Source;
-use castiron_engine::debian::{PackageSet, gather};
+use castiron_engine::debian::{Memory, PackageSet, gather};
 use castiron_engine::fetch::{Fetcher, resource};
 use castiron_engine::inventory::Inventory;
 use castiron_engine::resolve::{self, ArchiveDefaults};
@@ -35,6 +36,7 @@ pub fn packages(
         keyring: keyring(config, catalogue, fetcher)?,
         own_keyring: Path::new("/").join(ARCHIVE_KEYS).exists(),
         now: jiff::Timestamp::now().as_second(),
+        memory: context.owns_machine.then(|| Memory::new(Utf8Path::new("/").join(RELEASES))),
         ..ArchiveDefaults::default()
     };
     let request = resolve::archive_request(config, inventory, catalogue, &defaults)?;

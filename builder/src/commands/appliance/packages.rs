@@ -132,21 +132,25 @@ fn suite_of(host: &[apt_sources::AptSource]) -> Option<String> {
         .map(|suite| (*suite).clone())
 }
 
-/// The named packages with all they need, unpacked, as one tree.
+/// The named packages with all they need, unpacked, as one tree; and the dates of the archives that they came from, for
+/// the appliance's own memory.
 pub fn overlay(
     names: &[String],
     board: &Board,
     args: &ArchiveArgs,
     cache: &Cache,
     terminal: &mut Terminal,
-) -> Result<Overlay, Report> {
+) -> Result<(Overlay, Vec<(String, Vec<u8>)>), Report> {
     if !rustix::process::geteuid().is_root() {
         return Err(Report::usage(
             "error: only root can unpack packages and run their programs in a root of their own",
         ));
     }
     let fetcher = Fetcher::new(&FetchOptions { cache: Some(cache.downloads()), ..FetchOptions::default() })?;
-    let request = request(names, board, args)?;
+    let mut request = request(names, board, args)?;
+    let seen = tempfile::tempdir()?;
+    let seen_path = Utf8Path::from_path(seen.path()).ok_or_else(|| Report::failure("error: $TMPDIR is not UTF-8"))?;
+    request.memory = request.memory.map(|memory| memory.and(seen_path));
     terminal.emit(&Event::start("appliance/index", "read and verify the archive's index"));
     let gathered = gather(&request, &fetcher, &|line| tracing::info!("{line}"));
     let ending = if gathered.is_ok() { EventResult::Success } else { EventResult::Fail };
@@ -155,7 +159,18 @@ pub fn overlay(
     unpack_all(&set, &fetcher, cache, terminal)?;
     let folders =
         set.packages.iter().map(|package| (entry(package), cache.unpacked(package.sha256).into_std_path_buf()));
-    Ok(Overlay::read(folders)?)
+    Ok((Overlay::read(folders)?, files_of(seen_path)?))
+}
+
+/// Names and contents, in the order of the names.
+fn files_of(dir: &Utf8Path) -> Result<Vec<(String, Vec<u8>)>, Report> {
+    let mut files = Vec::new();
+    for entry in dir.read_dir_utf8()? {
+        let entry = entry?;
+        files.push((entry.file_name().to_owned(), std::fs::read(entry.path())?));
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn request(names: &[String], board: &Board, args: &ArchiveArgs) -> Result<ArchiveRequest, Report> {

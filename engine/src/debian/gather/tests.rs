@@ -237,9 +237,11 @@ fn what_is_older_than_what_was_seen_is_refused() {
 
     archive.release = yesterday.replace(&date(NOW - DAY), &date(NOW - DAY / 2));
     archive.write();
-    archive.gather(with).unwrap();
+    let handed_on = folder.path().join("handed-on").to_str().unwrap().to_owned();
+    archive.gather(|request| request.memory = Some(memory.clone().and(&handed_on))).unwrap();
     archive.release = yesterday;
     archive.write();
+    assert_eq!(archive.refused(|request| request.memory = Some(Memory::new(&handed_on))), "archive.replayed");
     let error = archive.gather(with).unwrap_err();
     assert_eq!(error.rule(), "archive.replayed");
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("2026-11-"), "{error:?}");
