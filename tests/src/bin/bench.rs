@@ -53,6 +53,7 @@ fn bench() -> Result<bool> {
     proxy::serve(&server, &suite)?;
     let mirror = format!("{}/debian", server.url());
     let scratch = host::fresh("bench")?;
+    host::run(&mut Command::new("sync"))?;
     let timings = scratch.join("timings.json");
     let command = |name: &str, root: &Path| -> Result<Command> {
         Ok(match name {
@@ -70,16 +71,19 @@ fn bench() -> Result<bool> {
     let mut packages = vec![0; contestants.len()];
     for round in 0..=ROUNDS {
         for (place, name) in contestants.iter().enumerate() {
-            let root = scratch.join(name);
+            // ext4 searches long for inodes after many were freed, so nothing is removed before the last has run.
+            let root = scratch.join(format!("{name}-{round}"));
             let time = timed(&mut command(name, &root)?)?;
             eprintln!("round {round}: {name} {:.2} s ({:.2} s of processor)", time.wall, time.cpu);
             if round > 0 {
                 taken[place].push(time);
             }
             packages[place] = installed(&root)?;
-            std::fs::remove_dir_all(&root).on(root.display())?;
         }
     }
+    let stages = std::fs::read_to_string(&timings).on(timings.display())?;
+    let stages: serde_json::Value = serde_json::from_str(&stages).on("the timings")?;
+    std::fs::remove_dir_all(&scratch).on(scratch.display())?;
     if packages.iter().any(|count| *count != packages[0]) {
         return Err(Failure(format!("not the same number of packages: {packages:?}")));
     }
@@ -98,7 +102,7 @@ fn bench() -> Result<bool> {
         })
         .collect();
     show(&lines, packages[0]);
-    show_stages(&timings, &suite)?;
+    show_stages(&stages, &suite)?;
     let path = host::top().join("target/bench.json");
     let json = serde_json::to_string_pretty(&lines).on("the results")?;
     std::fs::write(&path, json + "\n").on(path.display())?;
@@ -142,9 +146,7 @@ fn show(lines: &[Line], packages: usize) {
 }
 
 /// Where castiron's last run spent its time, beside what cannot be avoided: decompressing on all cores.
-fn show_stages(timings: &Path, suite: &str) -> Result<()> {
-    let text = std::fs::read_to_string(timings).on(timings.display())?;
-    let timings: serde_json::Value = serde_json::from_str(&text).on("the timings")?;
+fn show_stages(timings: &serde_json::Value, suite: &str) -> Result<()> {
     let seconds = |name: &str| timings[name].as_f64().unwrap_or_default();
     println!("\nwhere the last run of castiron went");
     println!("  index    {:>6.2} s  fetch, verify, resolve", seconds("index"));

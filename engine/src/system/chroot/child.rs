@@ -168,12 +168,33 @@ unsafe fn first(
             fail(ends.report, step);
         }
         libc::sethostname(c"localhost".as_ptr(), 9);
+        let root = libc::open(c"/".as_ptr(), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
+        if root < 0 {
+            fail(ends.report, 2);
+        }
+        stand_aside(prepared);
         // The bare system call: glibc's fork would take locks that a thread of the caller may hold.
         let program = libc::syscall(libc::SYS_clone, libc::SIGCHLD as c_ulong, 0, 0, 0, 0) as libc::pid_t;
         match program {
             -1 => fail(ends.report, 8),
+            0 if libc::fchdir(root) != 0 || libc::chroot(c".".as_ptr()) != 0 => fail(ends.report, 2),
             0 => become_program(prepared, ends, argv, envp),
-            _ => reap_until(program, ends),
+            _ => {
+                libc::close(root);
+                reap_until(program, ends)
+            }
+        }
+    }
+}
+
+/// Process 1 takes an empty directory for its root. So `ischroot` and `systemctl`, which compare `/` with `/proc/1/root`,
+/// see that the target is not what was booted, and scripts leave out what only a running system needs: to restart an
+/// init that is not there (libc6, with a pause of a second), to ask services for their state.
+unsafe fn stand_aside(prepared: &Prepared) {
+    unsafe {
+        // Without it everything works as well, only slower.
+        if prepared.minimal_devices {
+            libc::chroot(c"/dev/shm".as_ptr());
         }
     }
 }

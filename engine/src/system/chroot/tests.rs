@@ -37,12 +37,13 @@ fn a_program_sees_its_own_world() {
     let dir = target();
     let chroot = InTarget { stdin: Some(b"cast\niron"), ..in_target(dir.path()) };
     let script = "cat; echo; echo $$; hostname; ls /dev; ls / ; echo x >/dev/null && echo null; \
-                  (echo 1 >/proc/sys/kernel/printk) 2>/dev/null || echo read-only; trap | wc -l; printf 'a\\rb\\n'";
+                  (echo 1 >/proc/sys/kernel/printk) 2>/dev/null || echo read-only; trap | wc -l; printf 'a\\rb\\n'; \
+                  [ / -ef /proc/1/root ] || ls -A /proc/1/root | wc -l";
     let lines = output(&chroot, script).unwrap().join(" ");
     assert_eq!(
         lines,
         "cast iron 2 localhost fd full null ptmx pts random shm stderr stdin stdout tty urandom zero \
-         bin dev etc lib lib64 proc sbin sys tmp usr null read-only 0 b"
+         bin dev etc lib lib64 proc sbin sys tmp usr null read-only 0 b 0"
     );
     assert_eq!(fs::read_dir(dir.path().join("dev")).unwrap().count(), 0, "the tree stays as it was");
 }
