@@ -132,6 +132,9 @@ fn suite_of(host: &[apt_sources::AptSource]) -> Option<String> {
         .map(|suite| (*suite).clone())
 }
 
+/// Names and contents.
+type Files = Vec<(String, Vec<u8>)>;
+
 /// The named packages with all they need, unpacked, as one tree; and the dates of the archives that they came from, for
 /// the appliance's own memory.
 pub fn overlay(
@@ -140,7 +143,7 @@ pub fn overlay(
     args: &ArchiveArgs,
     cache: &Cache,
     terminal: &mut Terminal,
-) -> Result<(Overlay, Vec<(String, Vec<u8>)>), Report> {
+) -> Result<(Overlay, Files), Report> {
     if !rustix::process::geteuid().is_root() {
         return Err(Report::usage(
             "error: only root can unpack packages and run their programs in a root of their own",
@@ -162,8 +165,8 @@ pub fn overlay(
     Ok((Overlay::read(folders)?, files_of(seen_path)?))
 }
 
-/// Names and contents, in the order of the names.
-fn files_of(dir: &Utf8Path) -> Result<Vec<(String, Vec<u8>)>, Report> {
+/// In the order of the names.
+fn files_of(dir: &Utf8Path) -> Result<Files, Report> {
     let mut files = Vec::new();
     for entry in dir.read_dir_utf8()? {
         let entry = entry?;
