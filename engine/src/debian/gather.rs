@@ -3,6 +3,7 @@
 //! Invariant: nothing is written but the fetcher's cache and the memory of what was seen; a target is not even known here, so
 //! whatever is wrong with an archive is refused before any disk is touched.
 
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use thiserror::Error;
 
 use super::index::{Builder, Index, Package};
 use super::memory::Memory;
+use super::relation;
 use super::release::{Keyring, Release, ReleaseError, Terms};
 use super::resolver::{self, Choice, ResolveError, Variant, Wanted};
 use super::{Origin, PackageRef, PackageSet};
@@ -132,22 +134,30 @@ pub fn gather(
     note(&format!("resolving among {} packages", indices.iter().map(|index| index.len()).sum::<usize>()));
 
     let merged_usr = true;
-    let (include, exclude) = usr_merge(request, &indices, merged_usr);
+    let exclude = without_usrmerge(request, &indices, merged_usr);
     let wanted = Wanted {
         variant: request.variant,
         architecture: &request.architecture,
         foreign_architectures: &request.foreign_architectures,
-        include: &include,
+        include: &request.include,
         exclude: &exclude,
         recommends: request.recommends,
     };
     let resolution = resolver::resolve(&indices, &wanted).map_err(ArchiveError::Resolve)?;
-    let mut packages = resolution
+    let chosen: Vec<(Package<'_>, usize)> = resolution
         .choices
         .iter()
         .map(|Choice { index, record }| {
             let package = indices[*index].packages().nth(*record).expect("the resolver hands out what it was given");
-            package_ref(package, origin_of[*index])
+            (package, origin_of[*index])
+        })
+        .collect();
+    let foundation = foundation(&chosen, &request.architecture);
+    let mut packages = chosen
+        .into_iter()
+        .map(|(package, origin)| {
+            let foundation = foundation.contains(package.name());
+            package_ref(package, origin).map(|package| PackageRef { foundation, ..package })
         })
         .collect::<Result<Vec<_>, _>>()
         .map_err(ArchiveError::Resolve)?;
@@ -166,16 +176,38 @@ pub fn gather(
     })
 }
 
-/// A suite between releases offers a choice: a package that says that `/usr` is merged and one that
-/// merges it. As the links are laid down first, the first is the true one.
-fn usr_merge(request: &ArchiveRequest, indices: &[&Index], merged: bool) -> (Vec<String>, Vec<String>) {
-    let (mut include, mut exclude) = (request.include.clone(), request.exclude.clone());
+/// The names of what dpkg and the first scripts need: the essential packages, dpkg, and whatever of the choice these
+/// depend on by any alternative (Debian policy 3.8, 7.2).
+fn foundation<'a>(chosen: &[(Package<'a>, usize)], architecture: &str) -> HashSet<&'a str> {
+    let mut by_name: HashMap<&str, Vec<&Package<'a>>> = HashMap::new();
+    for (package, _) in chosen {
+        let provided = relation::parse(package.provides(), architecture).flatten().map(|provided| provided.name);
+        for name in provided.chain([package.name()]) {
+            by_name.entry(name).or_default().push(package);
+        }
+    }
+    let mut found = HashSet::new();
+    let first = chosen.iter().map(|(package, _)| package);
+    let mut open: Vec<&Package<'a>> = first.filter(|first| first.essential() || first.name() == "dpkg").collect();
+    while let Some(package) = open.pop() {
+        if found.insert(package.name()) {
+            let needs = [package.pre_depends(), package.depends()];
+            let needed = needs.into_iter().flat_map(|field| relation::parse(field, architecture).flatten());
+            open.extend(needed.filter_map(|relation| by_name.get(relation.name)).flatten().copied());
+        }
+    }
+    found
+}
+
+/// Where a suite has both a package that says that `/usr` is merged and one that merges it, dependencies name either. As
+/// the links are laid down first, the first is the true one; where nothing asks for it any more, it is left out.
+fn without_usrmerge(request: &ArchiveRequest, indices: &[&Index], merged: bool) -> Vec<String> {
+    let mut exclude = request.exclude.clone();
     let offered = || indices.iter().flat_map(|index| index.packages()).any(|package| package.name() == "usr-is-merged");
-    if merged && request.variant.is_some() && !include.iter().any(|name| name == "usrmerge") && offered() {
-        include.push("usr-is-merged".to_owned());
+    if merged && request.variant.is_some() && !request.include.iter().any(|name| name == "usrmerge") && offered() {
         exclude.push("usrmerge".to_owned());
     }
-    (include, exclude)
+    exclude
 }
 
 /// Runs one job per thread and gives the results in order, or the first job's error.
@@ -421,6 +453,7 @@ fn package_ref(package: Package<'_>, origin: usize) -> Result<PackageRef, Resolv
         size: package.size(),
         sha256: package.sha256().ok_or_else(|| damaged("SHA256"))?,
         essential: package.essential(),
+        foundation: false,
         priority: package.priority(),
         installed_size: package.installed_size(),
         source: package.source().to_owned(),

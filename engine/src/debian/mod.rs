@@ -62,6 +62,9 @@ pub struct PackageRef {
     pub sha256: Digest,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub essential: bool,
+    /// dpkg cannot run without it: the essential packages, dpkg, and what these depend on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foundation: bool,
     pub priority: Priority,
     /// What the package says it takes on disk.
     pub installed_size: Bytes,

@@ -227,9 +227,11 @@ fn unpack_one(
         architecture: package.architecture.clone(),
         essential: package.essential,
         info_name,
-        postponed: control
-            .get("preinst")
-            .is_some_and(|script| memchr::memmem::find(script, b"dpkg-divert").is_some_and(|_| diverts(script))),
+        // What dpkg itself needs cannot wait for dpkg; its diversions keep later packages off what it brings.
+        postponed: !package.foundation
+            && control
+                .get("preinst")
+                .is_some_and(|script| memchr::memmem::find(script, b"dpkg-divert").is_some_and(|_| diverts(script))),
         control,
         paths: Vec::new(),
         directories: Vec::new(),

@@ -361,8 +361,14 @@ fn a_package_that_diverts_is_left_to_dpkg() {
         control: vec![("./preinst", "dpkg-divert --remove /x\n")],
         ..package("undo", vec![file("./u", "x")])
     };
-    let unpacked = ground.unpack(&[divert, undo]).unwrap();
-    assert_eq!(unpacked.iter().map(|package| package.postponed).collect::<Vec<_>>(), [true, false]);
+    // dpkg cannot put in place what it cannot run without.
+    let base = Package {
+        control: vec![("./preinst", script)],
+        foundation: true,
+        ..package("base", vec![file("./usr/bin/base", "x")])
+    };
+    let unpacked = ground.unpack(&[divert, undo, base]).unwrap();
+    assert_eq!(unpacked.iter().map(|package| package.postponed).collect::<Vec<_>>(), [true, false, false]);
     assert!(
         ground.root().join("var/lib/dpkg/castiron/div_amd64.deb").exists() && !ground.root().join("bin/sh").exists()
     );

@@ -111,11 +111,13 @@ pub(super) struct Package {
     pub(super) data: Vec<Vec<u8>>,
     /// Whether the tar ends as it should.
     pub(super) whole: bool,
+    /// dpkg cannot run without it.
+    pub(super) foundation: bool,
     pub(super) packing: &'static str,
 }
 
 pub(super) fn package(name: &'static str, data: Vec<Vec<u8>>) -> Package {
-    Package { name, fields: "", control: Vec::new(), data, whole: true, packing: ".gz" }
+    Package { name, fields: "", control: Vec::new(), data, whole: true, foundation: false, packing: ".gz" }
 }
 
 impl Package {
@@ -174,6 +176,7 @@ impl Ground {
                 size: Bytes(deb.len() as u64),
                 sha256: Digest::of(deb),
                 essential: false,
+                foundation: package.foundation,
                 priority: Priority::Optional,
                 installed_size: Bytes::ZERO,
                 source: package.name.to_owned(),
